@@ -1,0 +1,24 @@
+"""How gunicorn serves the web process; `gunicorn wsgi:app` reads this file by itself."""
+
+import os
+
+from mailrelay.settings import SettingsError, load
+
+try:
+    _settings = load(os.environ)
+except SettingsError as error:
+    raise SystemExit(f"mailrelay: {error}") from None
+
+bind = f"127.0.0.1:{_settings.port}"
+# A request waits for DynamoDB and SQS nearly all of its time: threads, in a process for each of
+# two cores.
+worker_class = "gthread"
+workers = 2
+threads = 16
+# A request for 1,000 recipients takes a second or two; one that takes a minute hangs.
+timeout = 60
+graceful_timeout = 30
+# A TCP load balancer or a client's pool keeps connections open; ours must not be the first to close.
+keepalive = 75
+accesslog = "-"
+access_log_format = '%(m)s %(U)s %(s)s %(B)s bytes %(M)s ms'

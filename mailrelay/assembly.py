@@ -1,0 +1,52 @@
+"""Putting the parts together, as the settings say. The only module that knows all of them."""
+
+from __future__ import annotations
+
+from mailrelay import aws, providers
+from mailrelay.courier import Courier
+from mailrelay.delivery import Policy
+from mailrelay.queue import DeliveryQueue
+from mailrelay.relay import Relay
+from mailrelay.settings import DAY, Settings
+from mailrelay.store import Store
+from mailrelay.sweep import Sweeper
+
+
+def policy(settings: Settings) -> Policy:
+    """What the rules depend on, in milliseconds."""
+    return Policy(
+        message_ttl=settings.message_ttl * 1000,
+        lease=round(settings.lease * 1000),
+        retry_schedule=tuple(round(delay * 1000) for delay in settings.retry_schedule),
+        avoid_duplicates=settings.avoid_duplicates,
+    )
+
+
+def store(settings: Settings) -> Store:
+    """The store of `MAILRELAY_TABLE` and `MAILRELAY_BUCKET`."""
+    return Store(
+        aws.dynamodb(settings),
+        settings.table,
+        retention=settings.retention_days * DAY,
+        s3=aws.s3(settings) if settings.bucket else None,
+        bucket=settings.bucket,
+    )
+
+
+def relay(settings: Settings, store: Store, queue: DeliveryQueue) -> Relay:
+    """What the API needs."""
+    return Relay(store, queue, policy(settings), retention=settings.retention_days * DAY)
+
+
+def courier(settings: Settings, store: Store) -> Courier:
+    """What a worker needs; raises `SettingsError` for a provider without its credentials."""
+    return Courier(store, providers.create(settings), policy(settings))
+
+
+def sweeper(settings: Settings, store: Store, queue: DeliveryQueue) -> Sweeper:
+    """What a sweep needs."""
+    # So many messages one worker process is sure to take before they die, even if every send
+    # waits for the provider's answer to the end.
+    takes = settings.concurrency * settings.message_ttl / settings.provider_timeout
+    limit = max(settings.concurrency, int(takes))
+    return Sweeper(store, queue, policy(settings), queue_limit=limit)

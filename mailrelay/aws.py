@@ -1,0 +1,47 @@
+"""The clients of AWS, one of each for a process.
+
+Nothing here knows whether it talks to AWS or to a local stand-in: `AWS_ENDPOINT_URL` is boto3's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+from mailrelay.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+
+def _config(settings: Settings) -> Config:
+    """Short waits and few retries: a caller of the API is waiting, or a lease is running.
+
+    DynamoDB and SQS answer in milliseconds; an answer that takes seconds will not come. Every
+    write is safe to repeat (see `store`), so botocore may.
+    """
+    return Config(
+        connect_timeout=1,
+        read_timeout=3,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=max(16, settings.concurrency),
+    )
+
+
+def dynamodb(settings: Settings) -> DynamoDBClient:
+    """DynamoDB's client; safe to share between threads, as all of boto3's clients are."""
+    return boto3.client("dynamodb", region_name=settings.aws_region, config=_config(settings))
+
+
+def s3(settings: Settings) -> S3Client:
+    """S3's client."""
+    return boto3.client("s3", region_name=settings.aws_region, config=_config(settings))
+
+
+def sqs(settings: Settings) -> SQSClient:
+    """SQS's client, for what Celery does not do: creating queues and asking how deep one is."""
+    return boto3.client("sqs", region_name=settings.aws_region, config=_config(settings))

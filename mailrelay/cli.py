@@ -1,0 +1,250 @@
+"""``mailrelay``: set up, check, send, and follow what was sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+import urllib3
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import mailrelay
+from mailrelay import doctor, provision
+from mailrelay.settings import Settings, SettingsError, load
+
+_POLL_INTERVAL = 0.5
+"""Seconds between two looks at a batch that is being watched."""
+
+_UNFINISHED = ("queued", "sending", "deferred")
+
+
+def _settings() -> Settings:
+    try:
+        return load()
+    except SettingsError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"mailrelay: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(mailrelay.__version__)
+def main() -> None:
+    """An email relay that fails over between providers and does not lose mail."""
+
+
+@main.command()
+def init() -> None:
+    """Create the table, the queues and the bucket.
+
+    Run again, it changes nothing. What exists and is not as needed is named, and left alone; the
+    command then ends with status 1.
+    """
+    settings = _settings()
+    differs = False
+    try:
+        for finding in provision.provision(settings):
+            click.echo(
+                f"{finding.state:<10} {finding.what}{finding.detail and ': '}{finding.detail}"
+            )
+            differs |= finding.state == "differs"
+    except (BotoCoreError, ClientError) as error:
+        _fail(f"AWS: {error}")
+    if differs:
+        _fail("what differs has to be changed by hand, or removed and created again")
+
+
+@main.command(name="doctor")
+def doctor_() -> None:
+    """Check the environment, AWS and each provider's credentials, a line each.
+
+    Nothing is changed and nothing is sent. Ends with status 0 only if all is well.
+    """
+    settings = _settings()
+    well = True
+    for checkup in doctor.examine(settings):
+        mark = click.style("ok  ", fg="green") if checkup.ok else click.style("FAIL", fg="red")
+        click.echo(f"{mark} {checkup.what}: {checkup.detail}")
+        well &= checkup.ok
+    if not well:
+        sys.exit(1)
+
+
+def _api(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that talks to the API."""
+    command = click.option(
+        "--key",
+        envvar="MAILRELAY_API_KEY",
+        required=True,
+        show_envvar=True,
+        help="An API key of the relay.",
+    )(command)
+    return click.option(
+        "--url",
+        envvar="MAILRELAY_URL",
+        default=lambda: f"http://127.0.0.1:{os.environ.get('PORT', '8000')}",
+        show_envvar=True,
+        show_default="http://127.0.0.1:8000",
+        help="Where the relay is.",
+    )(command)
+
+
+@main.command()
+@_api
+@click.option("--from", "sender", required=True, metavar="ADDRESS", help="The sender.")
+@click.option("--from-name", metavar="NAME", help="The name shown beside the sender.")
+@click.option(
+    "--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Repeatable."
+)
+@click.option("--subject", required=True)
+@click.option("--text", help="The plain text; - reads it from standard input.")
+@click.option("--html", help="The HTML; - reads it from standard input.")
+@click.option("--reply-to", metavar="ADDRESS")
+@click.option("--idempotency-key", metavar="KEY", help="Send only once, however often it is run.")
+@click.option("--watch", is_flag=True, help="Stay until every email is sent or has failed.")
+def send(
+    url: str,
+    key: str,
+    sender: str,
+    from_name: str | None,
+    recipients: tuple[str, ...],
+    subject: str,
+    text: str | None,
+    html: str | None,
+    reply_to: str | None,
+    idempotency_key: str | None,
+    watch: bool,
+) -> None:
+    """Send an email to one or many recipients, and print the batch's id."""
+    if text is None and html is None:
+        raise click.UsageError("Give --text, --html or both.")
+    if text == html == "-":
+        raise click.UsageError("Only one of --text and --html can be read from standard input.")
+    stdin = sys.stdin.read() if "-" in (text, html) else ""
+    body = {
+        "from": {"email": sender, "name": from_name},
+        "destinations": [{"email": recipient} for recipient in recipients],
+        "subject": subject,
+        "plainContent": stdin if text == "-" else text,
+        "htmlContent": stdin if html == "-" else html,
+        "replyTo": {"email": reply_to} if reply_to else None,
+    }
+    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+    batch = _call("POST", f"{url}/emails/send", key, _without_none(body), headers)
+    click.echo(batch["id"])
+    if watch:
+        _watch(url, key, batch["id"])
+
+
+@main.command()
+@_api
+@click.argument("id_", metavar="ID")
+@click.option("--watch", is_flag=True, help="Stay until every email is sent or has failed.")
+def status(url: str, key: str, id_: str, watch: bool) -> None:
+    """Show what happened to a batch, or to one email with each attempt at it.
+
+    With --watch, ends with status 1 if an email failed.
+    """
+    if watch:
+        _watch(url, key, id_)
+    else:
+        _show(_call("GET", f"{url}/emails/{id_}", key))
+
+
+def _watch(url: str, key: str, id_: str) -> None:
+    """A progress bar until nothing is open any more, then the whole."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("asking", total=None)
+        while True:
+            answer = _call("GET", f"{url}/emails/{id_}", key)
+            counts = answer.get("counts") or {answer["status"]: 1}
+            unfinished = sum(counts.get(name, 0) for name in _UNFINISHED)
+            total = answer.get("total", 1)
+            said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+            progress.update(bar, description=said, completed=total - unfinished, total=total)
+            if not unfinished:
+                break
+            time.sleep(_POLL_INTERVAL)
+    _show(answer)
+    if not answer["delivered"]:
+        sys.exit(1)
+
+
+def _show(answer: dict[str, Any]) -> None:
+    console = Console()
+    if answer["object"] == "batch":
+        counts = ", ".join(f"{count} {name}" for name, count in answer["counts"].items() if count)
+        console.print(f"batch {answer['id']}: {answer['status']} ({counts})", highlight=False)
+        table = Table("email", "to", "status", "provider", "retries", "error")
+        for email in answer["emails"]:
+            table.add_row(
+                *(email["id"], email["to"]["email"], email["status"], email["provider"] or ""),
+                *(str(email["retries"]), _error(email)),
+            )
+        console.print(table)
+        if answer["nextCursor"]:
+            console.print(f"… and {answer['total'] - len(answer['emails'])} more")
+        return
+    console.print(f"email {answer['id']}: {answer['status']}", highlight=False)
+    if answer["nextAttemptAt"]:
+        console.print(f"next attempt at {answer['nextAttemptAt']}", highlight=False)
+    table = Table("attempt", "provider", "outcome", "code", "reason", "started", "ms")
+    for attempt in answer["attempts"]:
+        names = ("number", "provider", "outcome", "code", "reason", "startedAt", "durationMs")
+        table.add_row(*("" if attempt[name] is None else str(attempt[name]) for name in names))
+    console.print(table)
+
+
+def _error(email: dict[str, Any]) -> str:
+    error = email["error"]
+    return f"{error['provider']} {error['code']}: {error['reason']}" if error else ""
+
+
+def _call(
+    method: str,
+    url: str,
+    key: str,
+    body: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """The API's answer; ends the command with the API's own words where it is an error."""
+    sent = {"Authorization": f"Bearer {key}", **(headers or {})}
+    try:
+        response = urllib3.request(method, url, headers=sent, json=body, timeout=60, retries=False)
+        answer: dict[str, Any] = json.loads(response.data)
+    except urllib3.exceptions.HTTPError:
+        _fail(f"no relay answers at {url}")
+    except ValueError:
+        _fail(f"what answers at {url} is no relay")
+    if response.status >= 400:
+        _fail(
+            "\n".join([answer.get("detail", f"error {response.status}"), *_field_errors(answer)])
+        )
+    return answer
+
+
+def _field_errors(problem: dict[str, Any]) -> list[str]:
+    return [f"  {name}: {' '.join(said)}" for name, said in problem.get("errors", {}).items()]
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return value

@@ -1,0 +1,110 @@
+"""The rules: given an email and what happened to it, what follows. Pure, no I/O.
+
+    queued ──claim──▶ sending ──accepted──▶ sent
+      ▲                  │ rejected ───────────────────────────────▶ failed
+      │                  │ retry, unavailable; the chain has more ─▶ queued for the next provider
+      │                  │ retry, unavailable; the chain is used up ▶ deferred, at last failed
+      │                  └ unknown ── allow: as retry ── avoid ────▶ unknown
+      └── wake: deferred and due; queued and its message gone; sending and its lease over
+
+An email that is not final and not `unknown` always has a `due_at`: whatever gets lost, somebody
+looks at it again then. That is the whole of recovery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mailrelay.message import Attempt, Email, Outcome, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that the rules depend on; times in milliseconds."""
+
+    message_ttl: int
+    """How long a message can live in SQS: after that a queued email's message is gone."""
+    lease: int
+    """How long a worker may hold an email."""
+    retry_schedule: tuple[int, ...]
+    """From each exhausted chain to its next start; after the last the email fails."""
+    avoid_duplicates: bool
+    """After an unanswered request: stop as `unknown` rather than risk a second email."""
+
+
+def claim(email: Email, now: int, policy: Policy) -> Email:
+    """A worker takes a queued email: nobody else may send it until the lease is over."""
+    return replace(
+        email,
+        status=Status.SENDING,
+        due_at=now + policy.lease,
+        last_attempt_at=now,
+    )
+
+
+def conclude(email: Email, attempt: Attempt, now: int, policy: Policy) -> Email:
+    """The attempt that was under way has ended."""
+    ended = replace(email, attempts=(*email.attempts, attempt))
+    if attempt.outcome is Outcome.ACCEPTED:
+        return replace(ended, status=Status.SENT, due_at=None)
+    if attempt.outcome is Outcome.REJECTED:
+        return replace(ended, status=Status.FAILED, due_at=None)
+    if attempt.outcome is Outcome.UNKNOWN and policy.avoid_duplicates:
+        return replace(ended, status=Status.UNKNOWN, due_at=None)
+    return _next_provider(ended, now, policy)
+
+
+def _next_provider(email: Email, now: int, policy: Policy) -> Email:
+    if email.provider_index + 1 < len(email.chain):
+        return replace(
+            email,
+            status=Status.QUEUED,
+            attempt=email.attempt + 1,
+            provider_index=email.provider_index + 1,
+            due_at=now + policy.message_ttl,
+        )
+    if email.cycle < len(policy.retry_schedule):
+        return replace(
+            email,
+            status=Status.DEFERRED,
+            attempt=email.attempt + 1,
+            provider_index=0,
+            cycle=email.cycle + 1,
+            due_at=now + policy.retry_schedule[email.cycle],
+        )
+    return replace(email, status=Status.FAILED, due_at=None)
+
+
+def wake(email: Email, now: int, policy: Policy) -> Email:
+    """The email is due: its message is gone, its time has come, or its worker is.
+
+    The email is `queued` afterwards if it needs a new message.
+    """
+    if email.status is Status.SENDING:
+        return conclude(email, _abandoned(email), now, policy)
+    return replace(email, status=Status.QUEUED, due_at=now + policy.message_ttl)
+
+
+def _abandoned(email: Email) -> Attempt:
+    """The attempt of a worker that never said how it ended: the request may have gone out."""
+    return Attempt(
+        number=email.attempt,
+        provider=email.provider,
+        outcome=Outcome.UNKNOWN,
+        code="abandoned",
+        reason="the worker stopped before it could say how the attempt ended",
+        started_at=email.last_attempt_at or email.created_at,
+        duration_ms=None,
+    )
+
+
+def retries(email: Email) -> int:
+    """How many attempts have failed."""
+    return sum(attempt.outcome is not Outcome.ACCEPTED for attempt in email.attempts)
+
+
+def last_error(email: Email) -> Attempt | None:
+    """The attempt that ended or last delayed the email; None once it is sent, or untried."""
+    if email.status is Status.SENT or not email.attempts:
+        return None
+    return email.attempts[-1]

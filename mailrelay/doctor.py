@@ -1,0 +1,92 @@
+"""Is everything in place? One finding for each thing that has to work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from mailrelay import assembly, aws, providers
+from mailrelay.message import Outcome
+from mailrelay.provision import DELIVER_QUEUE, SWEEP_QUEUE
+from mailrelay.settings import Settings, SettingsError
+from mailrelay.store import StoreUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """What was looked at, whether it works, and what was seen or is to be done."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+def examine(settings: Settings) -> Iterator[Checkup]:
+    """Look at the environment, AWS and each provider, one after the other."""
+    yield Checkup("environment", ok=True, detail="every variable can work")
+    if settings.api_keys:
+        names = ", ".join(sorted(settings.api_keys.values()))
+        yield Checkup("API keys", ok=True, detail=names)
+    else:
+        yield Checkup(
+            "API keys", ok=False, detail="MAILRELAY_API_KEYS is not set: nobody can send"
+        )
+    yield _dynamodb(settings)
+    for name in (DELIVER_QUEUE, SWEEP_QUEUE):
+        yield _queue(settings, settings.queue_prefix + name)
+    if settings.bucket:
+        yield _bucket(settings, settings.bucket)
+    for name in settings.providers:
+        yield _provider(settings, name)
+
+
+def _dynamodb(settings: Settings) -> Checkup:
+    what = f"DynamoDB table {settings.table}"
+    try:
+        assembly.store(settings).ping()
+    except StoreUnavailable as error:
+        return Checkup(what, ok=False, detail=_advice(error.__cause__ or error))
+    except BotoCoreError as error:
+        return Checkup(what, ok=False, detail=str(error))
+    return Checkup(what, ok=True, detail="answers")
+
+
+def _queue(settings: Settings, name: str) -> Checkup:
+    what = f"SQS queue {name}"
+    try:
+        sqs = aws.sqs(settings)
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    except (BotoCoreError, ClientError) as error:
+        return Checkup(what, ok=False, detail=_advice(error))
+    return Checkup(what, ok=True, detail=url)
+
+
+def _bucket(settings: Settings, name: str) -> Checkup:
+    what = f"S3 bucket {name}"
+    try:
+        aws.s3(settings).head_bucket(Bucket=name)
+    except (BotoCoreError, ClientError) as error:
+        return Checkup(what, ok=False, detail=_advice(error))
+    return Checkup(what, ok=True, detail="answers")
+
+
+def _provider(settings: Settings, name: str) -> Checkup:
+    what = f"provider {name}"
+    try:
+        answer = providers.create_one(settings, name).check()
+    except SettingsError as error:
+        return Checkup(what, ok=False, detail=str(error))
+    ok = answer.outcome is Outcome.ACCEPTED
+    detail = answer.reason if ok else f"{answer.code}: {answer.reason}"
+    return Checkup(what, ok=ok, detail=detail)
+
+
+_MISSING = {"ResourceNotFoundException", "AWS.SimpleQueueService.NonExistentQueue", "404"}
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, ClientError) and error.response["Error"]["Code"] in _MISSING:
+        return "does not exist: run mailrelay init"
+    return str(error)

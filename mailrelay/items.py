@@ -1,0 +1,193 @@
+"""Records as DynamoDB items, and back. Pure.
+
+One table. `pk` and `sk` tell the kinds apart:
+
+    batch        B#<batch>                   #          what the recipients have in common, content
+    email        B#<batch>                   E#<index>  one recipient
+    idempotency  I#<key name>#<sha256>       #          which batch an Idempotency-Key made
+
+`due_shard` and `due_at` are the keys of the due index; only items that somebody has to look at
+again carry them, so the index holds the open work and not the history.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+from mailrelay.message import Address, Attempt, Batch, Content, Email, EmailId, Outcome, Status
+
+DUE_SHARDS = 8
+"""Partitions of the due index: each is swept by itself. The number is baked into the items."""
+
+Item = dict[str, Any]
+"""An item in DynamoDB's own notation, ``{"status": {"S": "queued"}, …}``."""
+
+_serializer = TypeSerializer()
+_deserializer = TypeDeserializer()
+
+
+def to_item(values: Mapping[str, Any]) -> Item:
+    """`values` in DynamoDB's notation, without those that are None."""
+    return {
+        name: _serializer.serialize(value) for name, value in values.items() if value is not None
+    }
+
+
+def from_item(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as plain values; numbers are Decimals, as boto3 has them."""
+    return {name: _deserializer.deserialize(value) for name, value in item.items()}
+
+
+def batch_key(batch_id: str) -> Item:
+    return to_item({"pk": f"B#{batch_id}", "sk": "#"})
+
+
+def email_key(email_id: EmailId) -> Item:
+    # Four digits, so that a query returns a batch's emails in their order.
+    return to_item({"pk": f"B#{email_id.batch_id}", "sk": f"E#{email_id.index:04d}"})
+
+
+def id_of_key(item: Mapping[str, Any]) -> EmailId | str:
+    """Whose key it is: an email's id, or a batch's."""
+    batch_id = item["pk"]["S"].removeprefix("B#")
+    kind, _, index = item["sk"]["S"].partition("#")
+    return EmailId(batch_id, int(index)) if kind == "E" else batch_id
+
+
+def due_shard(email_id: EmailId | str) -> int:
+    """The shard of an email or a batch: any spread will do, as long as it never changes."""
+    return zlib.crc32(str(email_id).encode()) % DUE_SHARDS
+
+
+def batch_item(batch: Batch, content: bytes | None, *, due_at: int | None, expires: int) -> Item:
+    """A batch with its packed content; None where that lies in S3."""
+    return batch_key(batch.id) | to_item(
+        {
+            "key_name": batch.key_name,
+            "sender": _address_value(batch.sender),
+            "subject": batch.subject,
+            "chain": list(batch.chain),
+            "total": batch.total,
+            "created_at": batch.created_at,
+            "ready": batch.ready,
+            "content": content,
+            "due_shard": None if due_at is None else due_shard(batch.id),
+            "due_at": due_at,
+            "expires": expires,
+        }
+    )
+
+
+BATCH_PROJECTION = ("pk", "key_name", "sender", "subject", "chain", "total", "created_at", "ready")
+"""A batch without its content."""
+
+
+def read_batch(item: Item) -> Batch:
+    values = from_item({name: item[name] for name in BATCH_PROJECTION})
+    return Batch(
+        id=values["pk"].removeprefix("B#"),
+        key_name=values["key_name"],
+        sender=Address(**values["sender"]),
+        subject=values["subject"],
+        chain=tuple(values["chain"]),
+        total=int(values["total"]),
+        created_at=int(values["created_at"]),
+        ready=values["ready"],
+    )
+
+
+def email_item(email: Email, *, expires: int) -> Item:
+    return (
+        email_key(email.id)
+        | to_item(
+            {
+                "key_name": email.key_name,
+                "to": _address_value(email.to),
+                "chain": list(email.chain),
+                "created_at": email.created_at,
+                "last_attempt_at": email.last_attempt_at,
+                "version": email.version,
+                "expires": expires,
+            }
+        )
+        | progress(email)
+    )
+
+
+def progress(email: Email) -> Item:
+    """What of an email changes when an attempt ends or the sweep wakes it."""
+    return to_item(
+        {
+            "status": email.status,
+            "attempt": email.attempt,
+            "provider_index": email.provider_index,
+            "cycle": email.cycle,
+            "attempts": [_attempt_value(attempt) for attempt in email.attempts],
+            "due_shard": None if email.due_at is None else due_shard(email.id),
+            "due_at": email.due_at,
+        }
+    )
+
+
+def read_email(item: Item) -> Email:
+    email_id = id_of_key(item)
+    if not isinstance(email_id, EmailId):
+        raise TypeError(f"{email_id} is no email's key")
+    values = from_item(item)
+    return Email(
+        id=email_id,
+        key_name=values["key_name"],
+        to=Address(**values["to"]),
+        chain=tuple(values["chain"]),
+        status=Status(values["status"]),
+        attempt=int(values["attempt"]),
+        provider_index=int(values["provider_index"]),
+        cycle=int(values["cycle"]),
+        due_at=_optional_int(values.get("due_at")),
+        created_at=int(values["created_at"]),
+        last_attempt_at=_optional_int(values.get("last_attempt_at")),
+        attempts=tuple(_read_attempt(value) for value in values["attempts"]),
+        version=values["version"],
+    )
+
+
+def pack(content: Content) -> bytes:
+    """A content, compressed; the same for all recipients of a batch, so kept once."""
+    return zlib.compress(json.dumps(asdict(content), ensure_ascii=False).encode())
+
+
+def unpack(packed: bytes) -> Content:
+    values = json.loads(zlib.decompress(packed))
+    reply_to = values.pop("reply_to")
+    return Content(**values, reply_to=reply_to and Address(**reply_to))
+
+
+def _address_value(address: Address) -> dict[str, str]:
+    return {"email": address.email} | ({} if address.name is None else {"name": address.name})
+
+
+def _attempt_value(attempt: Attempt) -> dict[str, Any]:
+    return {name: value for name, value in asdict(attempt).items() if value is not None}
+
+
+def _read_attempt(value: Mapping[str, Any]) -> Attempt:
+    return Attempt(
+        number=int(value["number"]),
+        provider=value["provider"],
+        outcome=Outcome(value["outcome"]),
+        code=value.get("code"),
+        reason=value["reason"],
+        started_at=int(value["started_at"]),
+        duration_ms=_optional_int(value.get("duration_ms")),
+        message_id=value.get("message_id"),
+    )
+
+
+def _optional_int(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,105 @@
+"""Mailgun: ``POST /v3/{domain}/messages``.
+
+https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messages
+"""
+
+from __future__ import annotations
+
+import re
+
+from urllib3 import BaseHTTPResponse
+from urllib3.filepost import encode_multipart_formdata
+from urllib3.util import make_headers
+
+from mailrelay.message import Outcome
+from mailrelay.providers import Answer, Envelope, headers
+from mailrelay.providers.http import HttpClient, NoAnswer, default_outcome, json_object, reason
+from mailrelay.settings import Settings, SettingsError
+
+_BY_STATUS = {
+    200: Outcome.ACCEPTED,
+    400: Outcome.REJECTED,  # "to parameter is not a valid address. please check documentation"
+    401: Outcome.UNAVAILABLE,  # wrong key
+    402: Outcome.UNAVAILABLE,  # unpaid
+    403: Outcome.UNAVAILABLE,
+    404: Outcome.UNAVAILABLE,  # domain not found, often the wrong region
+    413: Outcome.UNAVAILABLE,  # too large here; another may take it
+    429: Outcome.RETRY,  # "try again after 120 seconds"
+    500: Outcome.RETRY,
+    502: Outcome.UNKNOWN,
+    503: Outcome.RETRY,
+    504: Outcome.UNKNOWN,
+}
+
+_OURS = re.compile(r"\bfrom\b|is not allowed to send", re.IGNORECASE)
+"""A 400 about our sender or our domain: the message would be fine elsewhere."""
+
+
+class Mailgun:
+    """Sends through one domain at Mailgun."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises `SettingsError` where the key or the domain is missing."""
+        key, domain = settings.mailgun_api_key, settings.mailgun_domain
+        if not key:
+            raise SettingsError("MAILGUN_API_KEY", "is needed: EMAIL_PROVIDERS has mailgun")
+        if not domain:
+            raise SettingsError("MAILGUN_DOMAIN", "is needed: EMAIL_PROVIDERS has mailgun")
+        base = settings.mailgun_base_url.rstrip("/")
+        self._messages_url = f"{base}/v3/{domain}/messages"
+        self._domain_url = f"{base}/v4/domains/{domain}"
+        self._authorization = make_headers(basic_auth=f"api:{key}")
+        self._http = HttpClient(settings)
+
+    def send(self, envelope: Envelope) -> Answer:
+        body, content_type = encode_multipart_formdata(_fields(envelope))
+        sent = {**self._authorization, "Content-Type": content_type}
+        try:
+            response = self._http.request("POST", self._messages_url, sent, body)
+        except NoAnswer as none:
+            return none.answer
+        return _read(response)
+
+    def check(self) -> Answer:
+        try:
+            response = self._http.request("GET", self._domain_url, self._authorization)
+        except NoAnswer as none:
+            return none.answer
+        answer = json_object(response)
+        if response.status != 200:
+            return Answer(Outcome.UNAVAILABLE, str(response.status), reason(answer.get("message")))
+        state = answer.get("domain", {}).get("state")
+        outcome = Outcome.ACCEPTED if state == "active" else Outcome.UNAVAILABLE
+        return Answer(outcome, "200", f"the domain is {state}")
+
+
+def _fields(envelope: Envelope) -> list[tuple[str, str]]:
+    content = envelope.content
+    fields = [
+        ("from", headers.address(envelope.sender)),
+        ("to", headers.address(envelope.to)),
+        ("subject", envelope.subject),
+        ("h:Message-Id", envelope.message_id),
+    ]
+    if content.plain is not None:
+        fields.append(("text", content.plain))
+    if content.html is not None:
+        fields.append(("html", content.html))
+    if content.reply_to is not None:
+        fields.append(("h:Reply-To", headers.address(content.reply_to)))
+    fields += [(f"h:{name}", headers.encode(value)) for name, value in content.headers.items()]
+    return fields
+
+
+def _read(response: BaseHTTPResponse) -> Answer:
+    answer, code = json_object(response), str(response.status)
+    message = answer.get("message", "")
+    outcome = _BY_STATUS.get(response.status, default_outcome(response.status))
+    if outcome is Outcome.ACCEPTED:
+        if "id" not in answer:
+            # A wrong path is answered 200 with the text "Mailgun Magnificent API".
+            return Answer(Outcome.UNAVAILABLE, code, "no answer of Mailgun's: a wrong URL?")
+        return Answer(outcome, code, reason(message), str(answer["id"]))
+    if outcome is Outcome.REJECTED and _OURS.search(str(message)):
+        outcome = Outcome.UNAVAILABLE
+    return Answer(outcome, code, reason(message))

@@ -1,0 +1,198 @@
+"""Create what the relay needs in AWS: the table with its index and TTL, the queues, the bucket.
+
+Run again, it changes nothing. Where something exists and is not as needed it says so and leaves
+it alone: an index or a queue under load is not to be changed behind anybody's back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from botocore.exceptions import ClientError
+
+from mailrelay import aws
+from mailrelay.settings import Settings
+from mailrelay.store import DUE_INDEX
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+DELIVER_QUEUE = "deliver"
+SWEEP_QUEUE = "sweep"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that the relay needs: what it is, how it was found, and what is wrong with it."""
+
+    what: str
+    state: Literal["created", "unchanged", "differs"]
+    detail: str = ""
+
+
+def queue_attributes(settings: Settings) -> dict[str, str]:
+    """The attributes of both queues.
+
+    A message lives as long as its visibility timeout, so that SQS never delivers it again on its
+    own: recovery has one owner, the sweep.
+    """
+    # VisibilityTimeout goes to 12 hours only; a message that lives longer is taken by then.
+    visibility = min(settings.message_ttl, 43_200)
+    return {
+        "MessageRetentionPeriod": str(settings.message_ttl),
+        "VisibilityTimeout": str(visibility),
+        "SqsManagedSseEnabled": "true",
+    }
+
+
+def provision(settings: Settings) -> Iterator[Finding]:
+    """Create what is missing, a finding for each thing as it is done.
+
+    Raises botocore's errors where AWS cannot be reached or refuses.
+    """
+    dynamodb = aws.dynamodb(settings)
+    yield _table(dynamodb, settings.table)
+    yield _ttl(dynamodb, settings.table)
+    for name in (DELIVER_QUEUE, SWEEP_QUEUE):
+        yield _queue(settings, settings.queue_prefix + name)
+    if settings.bucket:
+        yield _bucket(settings, settings.bucket)
+
+
+def _table(dynamodb: DynamoDBClient, name: str) -> Finding:
+    what = f"table {name}"
+    definition: dict[str, Any] = {
+        "KeySchema": [
+            {"AttributeName": "pk", "KeyType": "HASH"},
+            {"AttributeName": "sk", "KeyType": "RANGE"},
+        ],
+        "AttributeDefinitions": [
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+            {"AttributeName": "due_shard", "AttributeType": "N"},
+            {"AttributeName": "due_at", "AttributeType": "N"},
+        ],
+        "GlobalSecondaryIndexes": [
+            {
+                "IndexName": DUE_INDEX,
+                "KeySchema": [
+                    {"AttributeName": "due_shard", "KeyType": "HASH"},
+                    {"AttributeName": "due_at", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+        ],
+    }
+    try:
+        dynamodb.create_table(TableName=name, BillingMode="PAY_PER_REQUEST", **definition)
+    except dynamodb.exceptions.ResourceInUseException:
+        dynamodb.get_waiter("table_exists").wait(TableName=name)
+        table = dynamodb.describe_table(TableName=name)["Table"]
+        problems = list(_table_problems(table, definition))
+        return Finding(what, "differs" if problems else "unchanged", "; ".join(problems))
+    dynamodb.get_waiter("table_exists").wait(TableName=name)
+    return Finding(what, "created")
+
+
+def _table_problems(table: Any, definition: dict[str, Any]) -> Iterator[str]:
+    def keys(schema: Any) -> list[tuple[str, str]]:
+        return sorted((key["AttributeName"], key["KeyType"]) for key in schema)
+
+    if keys(table["KeySchema"]) != keys(definition["KeySchema"]):
+        yield "its key is not pk and sk"
+    wanted = {
+        kind["AttributeName"]: kind["AttributeType"] for kind in definition["AttributeDefinitions"]
+    }
+    has = {kind["AttributeName"]: kind["AttributeType"] for kind in table["AttributeDefinitions"]}
+    for name, kind in wanted.items():
+        if name in has and has[name] != kind:
+            yield f"the attribute {name} is of type {has[name]} and not {kind}"
+    indexes = {index["IndexName"]: index for index in table.get("GlobalSecondaryIndexes", [])}
+    index = indexes.get(DUE_INDEX)
+    if index is None:
+        yield f"it has no index {DUE_INDEX}"
+    elif keys(index["KeySchema"]) != keys(definition["GlobalSecondaryIndexes"][0]["KeySchema"]):
+        yield f"the key of its index {DUE_INDEX} is not due_shard and due_at"
+
+
+def _ttl(dynamodb: DynamoDBClient, name: str) -> Finding:
+    what = f"TTL of table {name}"
+    ttl = dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
+    if ttl.get("TimeToLiveStatus") in ("ENABLED", "ENABLING"):
+        attribute = ttl.get("AttributeName")
+        if attribute == "expires":
+            return Finding(what, "unchanged")
+        return Finding(what, "differs", f"it is on {attribute} and not on expires")
+    dynamodb.update_time_to_live(
+        TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"}
+    )
+    return Finding(what, "created")
+
+
+def _queue(settings: Settings, name: str) -> Finding:
+    what = f"queue {name}"
+    sqs, attributes = aws.sqs(settings), queue_attributes(settings)
+    try:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+    except sqs.exceptions.QueueDoesNotExist:
+        sqs.create_queue(QueueName=name, Attributes=attributes)  # type: ignore[arg-type]
+        return Finding(what, "created")
+    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    has: dict[str, str] = {str(name): value for name, value in answer["Attributes"].items()}
+    if "KmsMasterKeyId" in has:
+        # A key of one's own is encryption too; SQS then has its own switch off.
+        has["SqsManagedSseEnabled"] = "true"
+    problems = [
+        f"{attribute} is {has.get(attribute, 'not set')} and not {value}"
+        for attribute, value in attributes.items()
+        if has.get(attribute) != value
+    ]
+    return Finding(what, "differs" if problems else "unchanged", "; ".join(problems))
+
+
+def _bucket(settings: Settings, name: str) -> Finding:
+    what = f"bucket {name}"
+    s3 = aws.s3(settings)
+    try:
+        s3.head_bucket(Bucket=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+    else:
+        return Finding(what, "unchanged")
+    region = s3.meta.region_name
+    # us-east-1 is the one region that must not be named.
+    where: dict[str, Any] = (
+        {}
+        if region == "us-east-1"
+        else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    )
+    s3.create_bucket(Bucket=name, **where)
+    s3.put_public_access_block(
+        Bucket=name,
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "IgnorePublicAcls": True,
+            "BlockPublicPolicy": True,
+            "RestrictPublicBuckets": True,
+        },
+    )
+    # A day later than DynamoDB's TTL, which may be late itself.
+    days = math.ceil(settings.retention_days) + 1
+    s3.put_bucket_lifecycle_configuration(
+        Bucket=name,
+        LifecycleConfiguration={
+            "Rules": [
+                {
+                    "ID": "retention",
+                    "Status": "Enabled",
+                    "Filter": {"Prefix": ""},
+                    "Expiration": {"Days": days},
+                }
+            ]
+        },
+    )
+    return Finding(what, "created")

@@ -1,0 +1,227 @@
+"""The use cases of the API: accept a batch, show it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ulid import ULID
+
+from mailrelay import clock
+from mailrelay.delivery import Policy
+from mailrelay.message import Address, Batch, Content, Email, EmailId, Status
+from mailrelay.queue import DeliveryQueue, QueueUnavailable
+from mailrelay.settings import DAY
+from mailrelay.store import (
+    MAX_FIRST_EMAILS,
+    Idempotency,
+    IdempotencyTaken,
+    Store,
+    StoreUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+
+class IdempotencyMismatch(Exception):
+    """The Idempotency-Key was used before, with another body."""
+
+
+class StillAccepting(Exception):
+    """The first request with this Idempotency-Key is still under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a client asks for: one content, one or many recipients."""
+
+    sender: Address
+    destinations: tuple[Address, ...]
+    subject: str
+    content: Content
+    chain: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's Idempotency-Key, and what it was sent with."""
+
+    key: str
+    fingerprint: str
+    """Equal for equal bodies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A batch that will be sent, whatever crashes from now on."""
+
+    batch_id: str
+    emails: tuple[tuple[EmailId, Address], ...]
+    replayed: bool = False
+    """Whether an earlier request with the same Idempotency-Key made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """A batch as it is now, with one page of its emails."""
+
+    batch: Batch
+    counts: Counter[Status]
+    emails: Sequence[Email]
+    next_index: int | None
+    """Where the next page begins."""
+
+
+class Relay:
+    """Accepts batches into the store and asks the queue for their delivery."""
+
+    def __init__(
+        self, store: Store, queue: DeliveryQueue, policy: Policy, *, retention: float
+    ) -> None:
+        """`retention` is in seconds."""
+        self._store = store
+        self._queue = queue
+        self._policy = policy
+        # A record that outlived its batch could not say what the first call answered.
+        self._idempotency_kept = int(min(DAY, retention))
+
+    def accept(
+        self, submission: Submission, key_name: str, idempotency_key: IdempotencyKey | None = None
+    ) -> Accepted:
+        """Store every recipient, then ask for each one's delivery.
+
+        Nothing is accepted where it raises: `StoreUnavailable`, `ContentTooLarge`,
+        `IdempotencyMismatch`, `StillAccepting`. A queue that cannot be reached is no error:
+        the emails are stored and due, and the sweep enqueues them.
+        """
+        now = clock.now()
+        batch_id = str(ULID.from_timestamp(now))
+        record = None
+        if idempotency_key is not None:
+            key_hash = hashlib.sha256(idempotency_key.key.encode()).hexdigest()
+            if used := self._store.idempotency(key_name, key_hash, now):
+                return self._replay(used, idempotency_key)
+            expires = now // 1000 + self._idempotency_kept
+            record = Idempotency(
+                key_name, key_hash, idempotency_key.fingerprint, batch_id, expires
+            )
+        try:
+            emails = self._store_all(batch_id, submission, key_name, record, now)
+        except IdempotencyTaken as taken:
+            if idempotency_key is None:
+                raise
+            return self._replay(taken.record, idempotency_key)
+        try:
+            self._queue.put(email.hint for email in emails)
+        except QueueUnavailable as error:
+            log.warning("batch %s waits for the sweep: %s", batch_id, error)
+        return Accepted(batch_id, tuple((email.id, email.to) for email in emails))
+
+    def _store_all(
+        self,
+        batch_id: str,
+        submission: Submission,
+        key_name: str,
+        record: Idempotency | None,
+        now: int,
+    ) -> list[Email]:
+        emails = [
+            Email(
+                id=EmailId(batch_id, index),
+                key_name=key_name,
+                to=to,
+                chain=submission.chain,
+                status=Status.QUEUED,
+                attempt=1,
+                provider_index=0,
+                cycle=0,
+                due_at=now + self._policy.message_ttl,
+                created_at=now,
+            )
+            for index, to in enumerate(submission.destinations)
+        ]
+        first, rest = emails[:MAX_FIRST_EMAILS], emails[MAX_FIRST_EMAILS:]
+        batch = Batch(
+            id=batch_id,
+            key_name=key_name,
+            sender=submission.sender,
+            subject=submission.subject,
+            chain=submission.chain,
+            total=len(emails),
+            created_at=now,
+            ready=not rest,
+        )
+        try:
+            self._store.create(
+                batch,
+                submission.content,
+                first,
+                withdraw_at=now + self._policy.lease if rest else None,
+                idempotency=record,
+            )
+        except StoreUnavailable:
+            # Perhaps only the answer was lost.
+            if self._store.batch(batch_id) is None:
+                raise
+        if rest:
+            self._store_rest(batch, rest)
+        return emails
+
+    def _store_rest(self, batch: Batch, rest: Sequence[Email]) -> None:
+        """Complete a batch that is too large for one transaction, or withdraw it."""
+        try:
+            self._store.add_emails(rest, batch.created_at)
+            if self._store.finish(batch.id):
+                return
+            error = StoreUnavailable("DynamoDB took longer than a lease to store the batch")
+        except StoreUnavailable as unavailable:
+            error = unavailable
+        if self._withdraw(batch.id):
+            raise error
+
+    def _withdraw(self, batch_id: str) -> bool:
+        """False if the batch is ready after all: the answer that said so was lost."""
+        try:
+            return self._store.withdraw(batch_id)
+        except StoreUnavailable as error:
+            log.warning("batch %s is left for the sweep to withdraw: %s", batch_id, error)
+            return True
+
+    def _replay(self, record: Idempotency, idempotency_key: IdempotencyKey) -> Accepted:
+        if record.fingerprint != idempotency_key.fingerprint:
+            raise IdempotencyMismatch
+        batch = self._store.batch(record.batch_id)
+        if batch is None or not batch.ready:
+            raise StillAccepting
+        emails = self._store.emails(batch.id)
+        return Accepted(batch.id, tuple((email.id, email.to) for email in emails), replayed=True)
+
+    def email(self, email_id: EmailId, key_name: str) -> Email | None:
+        """An email of this API key's; None where there is none, or its batch is not accepted."""
+        email = self._store.email(email_id)
+        if email is None or email.key_name != key_name:
+            return None
+        if not email.attempts and self._accepted_batch(email_id.batch_id, key_name) is None:
+            return None
+        return email
+
+    def batch(self, batch_id: str, key_name: str, start: int, limit: int) -> BatchView | None:
+        """A batch of this API key's, with `limit` emails from the index `start` on."""
+        batch = self._accepted_batch(batch_id, key_name)
+        if batch is None:
+            return None
+        emails = self._store.emails(batch_id)
+        end = start + limit
+        return BatchView(
+            batch=batch,
+            counts=Counter(email.status for email in emails),
+            emails=emails[start:end],
+            next_index=end if end < len(emails) else None,
+        )
+
+    def _accepted_batch(self, batch_id: str, key_name: str) -> Batch | None:
+        batch = self._store.batch(batch_id)
+        return batch if batch and batch.ready and batch.key_name == key_name else None

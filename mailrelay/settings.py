@@ -1,0 +1,305 @@
+"""The environment, read and checked once, as one frozen object.
+
+Every variable is a field of `_Environment` with its default, its check and its description. A
+variable that is set to nothing counts as not set, as in a compose file or a unit file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load
+from marshmallow.validate import Range, Regexp
+
+PROVIDER_CONNECT_TIMEOUT = 3.0
+"""Seconds to wait for a connection to a provider: part of the contract, not a setting."""
+
+DAY = 86_400.0
+
+
+class SettingsError(Exception):
+    """A variable that cannot work: which one, and what it takes."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        super().__init__(f"{variable}: {problem}")
+        self.variable = variable
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that the environment says. Times are in seconds."""
+
+    providers: tuple[str, ...]
+    api_keys: Mapping[str, str] = field(repr=False)
+    """SHA-256 of a key, in hex, to the name of the key."""
+    mailgun_api_key: str | None = field(repr=False)
+    mailgun_domain: str | None
+    mailgun_base_url: str
+    sendgrid_api_key: str | None = field(repr=False)
+    sendgrid_base_url: str
+    ses_region: str | None
+    ses_endpoint_url: str | None
+    aws_region: str | None
+    aws_endpoint_url: str | None
+    table: str
+    bucket: str | None
+    queue_prefix: str
+    message_ttl: int
+    lease: float
+    sweep_interval: float
+    retry_schedule: tuple[float, ...]
+    avoid_duplicates: bool
+    provider_timeout: float
+    concurrency: int
+    retention_days: float
+    port: int
+    flower_port: int
+    sandbox_port: int
+    aws_port: int
+
+
+class _List(fields.Field[Any]):
+    """A comma-separated list, each part read by `read`."""
+
+    def __init__(self, read: Callable[[str], Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._read = read
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        return tuple(self._read(part.strip()) for part in value.split(","))
+
+
+def _provider_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]+", text):
+        raise ValidationError(
+            "takes names of providers, comma-separated, such as mailgun,ses,sendgrid"
+        )
+    return text
+
+
+def _retry_delay(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValidationError("takes seconds, comma-separated, each above 0, such as 60,300,1800")
+    return seconds
+
+
+_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
+"""What can stand behind ``Bearer`` (RFC 6750, section 2.1)."""
+
+
+def _api_key(text: str) -> tuple[str, str]:
+    """One entry of MAILRELAY_API_KEYS as (name, SHA-256 in hex)."""
+    name, _, key = text.rpartition(":")
+    name, _, scheme = name.partition(":")
+    named = re.fullmatch(r"[A-Za-z0-9_.\-]{1,64}", name)
+    if scheme == "sha256" and named and re.fullmatch(r"[0-9a-fA-F]{64}", key):
+        return name, key.lower()
+    if scheme or not _TOKEN.fullmatch(key) or not (named or name == ""):
+        raise ValidationError(
+            "takes keys, comma-separated, each one KEY, NAME:KEY or NAME:sha256:HEX; a key is"
+            " made of letters, digits and -._~+/, a name of letters, digits and -._"
+        )
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return name or f"key-{digest[:8]}", digest
+
+
+def _chain(names: tuple[str, ...]) -> None:
+    if len(set(names)) < len(names):
+        raise ValidationError("names a provider twice")
+
+
+def _distinct_keys(keys: tuple[tuple[str, str], ...]) -> None:
+    names, digests = zip(*keys, strict=True)
+    if len(set(names)) < len(keys) or len(set(digests)) < len(keys):
+        raise ValidationError("has the same name or the same key twice")
+
+
+_URL = Regexp(r"https?://[^\s/?#]+(/[^\s?#]*)?\Z", error="must be an http:// or https:// address")
+_REGION = Regexp(r"[a-z0-9\-]{1,63}\Z", error="must be the name of a region, such as eu-west-1")
+
+
+def _text(variable: str, description: str, **kwargs: Any) -> fields.String:
+    kwargs.setdefault("load_default", None)
+    return fields.String(data_key=variable, metadata={"description": description}, **kwargs)
+
+
+def _whole(variable: str, default: int, least: int, most: int, description: str) -> fields.Integer:
+    takes = f"must be a whole number from {least} to {most}"
+    return fields.Integer(
+        data_key=variable,
+        load_default=default,
+        validate=Range(min=least, max=most, error=takes),
+        error_messages={"invalid": takes, "too_large": takes},
+        metadata={"description": description},
+    )
+
+
+def _port(variable: str, default: int, part: str) -> fields.Integer:
+    return _whole(variable, default, 1, 65_535, f"where `make run` has the {part} listen")
+
+
+def _above_zero(variable: str, default: float, description: str) -> fields.Float:
+    takes = "must be a number above 0"
+    return fields.Float(
+        data_key=variable,
+        load_default=default,
+        validate=Range(min=0, min_inclusive=False, error=takes),
+        error_messages={"invalid": takes, "special": takes, "too_large": takes},
+        metadata={"description": description},
+    )
+
+
+class _Environment(Schema):
+    class Meta:
+        unknown = EXCLUDE
+
+    providers = _List(
+        _provider_name,
+        data_key="EMAIL_PROVIDERS",
+        load_default=("mailgun", "ses", "sendgrid"),
+        validate=_chain,
+        metadata={"description": "the chain, in order"},
+    )
+    api_keys = _List(
+        _api_key,
+        data_key="MAILRELAY_API_KEYS",
+        load_default=(),
+        validate=_distinct_keys,
+        metadata={"description": "bearer keys: KEY, NAME:KEY or NAME:sha256:HEX"},
+    )
+    mailgun_api_key = _text("MAILGUN_API_KEY", "Mailgun's API key")
+    mailgun_domain = _text(
+        "MAILGUN_DOMAIN",
+        "the sending domain at Mailgun",
+        validate=Regexp(r"[A-Za-z0-9.\-]+\Z", error="must be a domain name"),
+    )
+    mailgun_base_url = _text(
+        "MAILGUN_BASE_URL",
+        "Mailgun's address; https://api.eu.mailgun.net in the EU",
+        load_default="https://api.mailgun.net",
+        validate=_URL,
+    )
+    sendgrid_api_key = _text("SENDGRID_API_KEY", "SendGrid's API key")
+    sendgrid_base_url = _text(
+        "SENDGRID_BASE_URL",
+        "SendGrid's address",
+        load_default="https://api.sendgrid.com",
+        validate=_URL,
+    )
+    ses_region = _text(
+        "SES_REGION", "the region of SES; the AWS region unless given", validate=_REGION
+    )
+    ses_endpoint_url = _text("SES_ENDPOINT_URL", "another address for SES", validate=_URL)
+    aws_region = _text("AWS_REGION", "the AWS region; boto3's own unless given", validate=_REGION)
+    aws_endpoint_url = _text(
+        "AWS_ENDPOINT_URL", "another address for all of AWS, read by boto3 itself", validate=_URL
+    )
+    table = _text(
+        "MAILRELAY_TABLE",
+        "the DynamoDB table",
+        load_default="mailrelay",
+        validate=Regexp(
+            r"[A-Za-z0-9_.\-]{3,255}\Z",
+            error="must have 3 to 255 letters, digits, dots, dashes and underscores",
+        ),
+    )
+    bucket = _text(
+        "MAILRELAY_BUCKET",
+        "the S3 bucket for content over 350 KB compressed; refused with 413 without one",
+        validate=Regexp(
+            r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]\Z", error="must be the name of an S3 bucket"
+        ),
+    )
+    queue_prefix = _text(
+        "MAILRELAY_QUEUE_PREFIX",
+        "in front of the name of each SQS queue",
+        load_default="mailrelay-",
+        # SQS allows 80 characters; the longest name behind it takes less than 30.
+        validate=Regexp(
+            r"[A-Za-z0-9_\-]{1,50}\Z",
+            error="must have 1 to 50 letters, digits, dashes and underscores",
+        ),
+    )
+    message_ttl = _whole(
+        # MessageRetentionPeriod's range in the SQS API reference.
+        *("MAILRELAY_MESSAGE_TTL", 60, 60, 1_209_600),
+        "seconds that a message lives in SQS",
+    )
+    lease = _above_zero("MAILRELAY_LEASE", 30.0, "seconds a worker may hold an email")
+    sweep_interval = _above_zero("MAILRELAY_SWEEP_INTERVAL", 10.0, "seconds between two sweeps")
+    retry_schedule = _List(
+        _retry_delay,
+        data_key="MAILRELAY_RETRY_SCHEDULE",
+        load_default=(60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0),
+        metadata={"description": "seconds from each exhausted chain to its next start"},
+    )
+    duplicates = _text(
+        "MAILRELAY_DUPLICATES",
+        "after an unanswered request: allow tries the next provider, avoid stops as unknown",
+        load_default="allow",
+        validate=Regexp(r"(allow|avoid)\Z", error="must be allow or avoid"),
+    )
+    provider_timeout = _above_zero(
+        "MAILRELAY_PROVIDER_TIMEOUT", 10.0, "seconds to wait for a provider's answer"
+    )
+    concurrency = _whole(
+        *("MAILRELAY_CONCURRENCY", 32, 1, 1000),
+        "emails that one worker process sends at the same time",
+    )
+    retention_days = _above_zero(
+        "MAILRELAY_RETENTION_DAYS", 30.0, "days until a batch and its content are removed"
+    )
+    port = _port("PORT", 8000, "web process")
+    flower_port = _port("FLOWER_PORT", 5555, "Flower")
+    sandbox_port = _port("SANDBOX_PORT", 8025, "provider sandbox")
+    aws_port = _port("AWS_PORT", 4566, "local AWS")
+
+    @pre_load
+    def _drop_empty(self, data: Mapping[str, str], **_: Any) -> dict[str, str]:
+        return {name: value.strip() for name, value in data.items() if value.strip()}
+
+    @post_load
+    def _build(self, data: dict[str, Any], **_: Any) -> Settings:
+        avoid = data.pop("duplicates") == "avoid"
+        keys = {digest: name for name, digest in data.pop("api_keys")}
+        return Settings(**data, api_keys=keys, avoid_duplicates=avoid)
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in `environ`; raises `SettingsError` for the first value that cannot work."""
+    try:
+        settings: Settings = _Environment().load(environ)
+    except ValidationError as error:
+        variable, problems = next(iter(error.messages_dict.items()))
+        raise SettingsError(variable, str(problems[0]).rstrip(".")) from None
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Refuse values that are fine alone and break a promise together."""
+    longest = PROVIDER_CONNECT_TIMEOUT + settings.provider_timeout
+    if settings.lease <= longest:
+        raise SettingsError(
+            "MAILRELAY_LEASE",
+            f"{settings.lease:g} seconds are not enough: with MAILRELAY_PROVIDER_TIMEOUT="
+            f"{settings.provider_timeout:g} a send may take {longest:g} seconds, and an email"
+            " must not count as abandoned while it is being sent",
+        )
+    longest_life = sum(settings.retry_schedule)
+    if settings.retention_days * DAY <= longest_life:
+        raise SettingsError(
+            "MAILRELAY_RETENTION_DAYS",
+            f"{settings.retention_days:g} days are not enough: MAILRELAY_RETRY_SCHEDULE may keep"
+            f" an email open for {longest_life / DAY:.3g} days",
+        )

@@ -1,0 +1,508 @@
+"""The truth: DynamoDB, and S3 for content that is too large for it.
+
+Each change of state is one conditional write. A write may be made twice (its answer was lost and
+botocore sends it again): every write carries a new random `version`, so that a failed condition
+which returns our own version is a success.
+
+Everything here raises `StoreUnavailable` where AWS cannot be reached or will not serve us.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
+
+from mailrelay import items
+from mailrelay.items import Item
+from mailrelay.message import Batch, Content, Email, EmailId, Hint, Status
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+
+DUE_INDEX = "due"
+"""The index of the open work: `due_shard` and `due_at`, keys only."""
+
+MAX_INLINE_CONTENT = 350_000
+"""Bytes of packed content that fit an item beside its other attributes (items: 400 KB)."""
+
+MAX_TRANSACTION = 100
+"""Items in one TransactWriteItems; a batch's first one holds two others beside emails."""
+
+MAX_FIRST_EMAILS = MAX_TRANSACTION - 2
+
+_MAX_BATCH_WRITE = 25
+"""Items in one BatchWriteItem."""
+
+_DUE_PAGE = 100
+"""Keys in one BatchGetItem, and so in one page of due items."""
+
+
+class StoreUnavailable(Exception):
+    """DynamoDB or S3 cannot be reached, or will not serve us; says which and why."""
+
+
+class ContentTooLarge(Exception):
+    """The content needs a bucket, and none is configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """That an Idempotency-Key was used, and for what."""
+
+    key_name: str
+    key_hash: str
+    """SHA-256 of the Idempotency-Key, in hex."""
+    fingerprint: str
+    """SHA-256 of the request's body, in hex."""
+    batch_id: str
+    expires: int
+    """Seconds since the epoch."""
+
+    @property
+    def key(self) -> Item:
+        return items.to_item({"pk": f"I#{self.key_name}#{self.key_hash}", "sk": "#"})
+
+
+class IdempotencyTaken(Exception):
+    """The Idempotency-Key was used before; `record` says for what."""
+
+    def __init__(self, record: Idempotency) -> None:
+        super().__init__()
+        self.record = record
+
+
+@contextmanager
+def _available(service: str) -> Iterator[None]:
+    """Turn AWS's refusals into `StoreUnavailable`, but for those that our own code causes."""
+    try:
+        yield
+    except BotoCoreError as error:
+        raise StoreUnavailable(f"{service}: {error}") from error
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in ("ValidationException", "ConditionalCheckFailedException"):
+            raise
+        raise StoreUnavailable(f"{service}: {code}") from error
+
+
+class Store:
+    """One method for each thing that the relay reads or changes.
+
+    `retention` is in seconds: after it, DynamoDB's TTL removes a batch and its emails.
+    """
+
+    def __init__(
+        self,
+        dynamodb: DynamoDBClient,
+        table: str,
+        *,
+        retention: float,
+        s3: S3Client | None = None,
+        bucket: str | None = None,
+    ) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._retention = int(retention)
+        self._s3 = s3
+        self._bucket = bucket
+
+    # Accepting
+
+    def create(
+        self,
+        batch: Batch,
+        content: Content,
+        emails: Sequence[Email],
+        *,
+        withdraw_at: int | None,
+        idempotency: Idempotency | None = None,
+    ) -> None:
+        """Store a batch and its first emails (at most 98), all or nothing.
+
+        A batch that is not `ready` is due at `withdraw_at`. Raises `IdempotencyTaken`, and
+        `ContentTooLarge`.
+        """
+        packed = items.pack(content)
+        inline = len(packed) <= MAX_INLINE_CONTENT
+        if not inline:
+            self._put_object(batch.id, packed)
+        expires = self._expires(batch.created_at)
+        item = items.batch_item(
+            batch, packed if inline else None, due_at=withdraw_at, expires=expires
+        )
+        puts = [self._put(item)]
+        if idempotency is not None:
+            item["idempotency_pk"] = idempotency.key["pk"]
+            puts.append(self._put_idempotency(idempotency, batch.created_at))
+        puts += [self._put(items.email_item(email, expires=expires)) for email in emails]
+        self._transact(puts, batch.id)
+
+    def _transact(self, puts: list[Any], batch_id: str) -> None:
+        try:
+            with _available("DynamoDB"):
+                self._dynamodb.transact_write_items(TransactItems=puts)
+        except StoreUnavailable as unavailable:
+            error = unavailable.__cause__
+            if not isinstance(error, ClientError):
+                raise
+            reasons: list[Any] = list(error.response.get("CancellationReasons", []))
+            for existing in (reason["Item"] for reason in reasons if reason.get("Item")):
+                if existing["pk"]["S"] == items.batch_key(batch_id)["pk"]["S"]:
+                    return  # Our own write, whose answer was lost.
+                record = _read_idempotency(existing)
+                if record.batch_id == batch_id:
+                    return
+                raise IdempotencyTaken(record) from None
+            raise
+
+    def add_emails(self, emails: Sequence[Email], created_at: int) -> None:
+        """Store more emails of a batch that is not ready. What fails half-way is withdrawn."""
+        expires = self._expires(created_at)
+        puts = [
+            {"PutRequest": {"Item": items.email_item(email, expires=expires)}} for email in emails
+        ]
+        self._batch_write(puts)
+
+    def finish(self, batch_id: str) -> bool:
+        """The batch is complete: from now on it is sent. False if it was withdrawn meanwhile."""
+        values = items.to_item({":yes": True, ":no": False})
+        return self._update(
+            items.batch_key(batch_id),
+            "SET #ready = :yes REMOVE due_shard, due_at",
+            # Repeating it is harmless; a withdrawn batch is gone or marked.
+            "attribute_exists(pk) AND attribute_not_exists(withdrawn) AND #ready IN (:yes, :no)",
+            values,
+            {"#ready": "ready"},
+        )
+
+    def withdraw(self, batch_id: str) -> bool:
+        """Remove a batch that never got ready, and all of it; False if it is ready.
+
+        First it is marked, so that it cannot get ready any more; it goes last, so that whoever
+        is interrupted here can begin again.
+        """
+        key = items.batch_key(batch_id)
+        flags = items.to_item({":yes": True, ":no": False})
+        unready = "#ready = :no"
+        names = {"#ready": "ready"}
+        if not self._update(key, "SET withdrawn = :yes", unready, flags, names):
+            batch = self.batch(batch_id)
+            if batch is not None and batch.ready:
+                return False
+        keys = [items.email_key(email.id) for email in self.emails(batch_id)]
+        self._batch_write([{"DeleteRequest": {"Key": key}} for key in keys])
+        if (item := self._get(key, ["idempotency_pk"])) and "idempotency_pk" in item:
+            self._delete(
+                {"pk": item["idempotency_pk"], "sk": {"S": "#"}},
+                "batch_id = :batch",
+                items.to_item({":batch": batch_id}),
+            )
+        self._delete(key, unready, {":no": flags[":no"]}, names)
+        return True
+
+    # Reading
+
+    def batch(self, batch_id: str) -> Batch | None:
+        """A batch without its content."""
+        item = self._get(items.batch_key(batch_id), items.BATCH_PROJECTION)
+        return None if item is None else items.read_batch(item)
+
+    def batch_with_content(self, batch_id: str) -> tuple[Batch, Content | None] | None:
+        """A batch with its content, from S3 if it lies there; no content if it is gone there."""
+        item = self._get(items.batch_key(batch_id))
+        if item is None:
+            return None
+        packed = item["content"]["B"] if "content" in item else self._get_object(batch_id)
+        return items.read_batch(item), None if packed is None else items.unpack(packed)
+
+    def email(self, email_id: EmailId) -> Email | None:
+        item = self._get(items.email_key(email_id))
+        return None if item is None else items.read_email(item)
+
+    def emails(self, batch_id: str) -> list[Email]:
+        """All emails of a batch, in their order."""
+        found: list[Email] = []
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            ConsistentRead=True,
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :emails)",
+            ExpressionAttributeValues=items.to_item(
+                {":pk": items.batch_key(batch_id)["pk"]["S"], ":emails": "E#"}
+            ),
+        )
+        with _available("DynamoDB"):
+            for page in pages:
+                found += [items.read_email(item) for item in page["Items"]]
+        return found
+
+    def idempotency(self, key_name: str, key_hash: str, now: int) -> Idempotency | None:
+        """The record of an Idempotency-Key that is still kept."""
+        wanted = Idempotency(key_name, key_hash, "", "", 0)
+        item = self._get(wanted.key)
+        record = None if item is None else _read_idempotency(item)
+        # TTL removes items late: what has expired is no longer there.
+        return record if record and record.expires > now // 1000 else None
+
+    def ping(self) -> None:
+        """Raise `StoreUnavailable` unless the table answers."""
+        self._get(items.batch_key("ping"))
+
+    # Sending
+
+    def claim(self, hint: Hint, now: int, due_at: int) -> Email | None:
+        """Take a queued email for the attempt that `hint` names (see `delivery.claim`).
+
+        None where the hint is void: the email is gone, held, further on, or over.
+        """
+        version = _new_version()
+        try:
+            with _available("DynamoDB"):
+                answer = self._dynamodb.update_item(
+                    TableName=self._table,
+                    Key=items.email_key(hint.email_id),
+                    UpdateExpression="SET #status = :sending, due_at = :due, "
+                    "last_attempt_at = :now, version = :version",
+                    ConditionExpression="#status = :queued AND attempt = :attempt",
+                    ExpressionAttributeNames={"#status": "status"},
+                    ExpressionAttributeValues=items.to_item(
+                        {
+                            ":queued": Status.QUEUED,
+                            ":sending": Status.SENDING,
+                            ":attempt": hint.attempt,
+                            ":due": due_at,
+                            ":now": now,
+                            ":version": version,
+                        }
+                    ),
+                    ReturnValues="ALL_NEW",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+        except ClientError as error:
+            existing = _unmet(error)
+            if existing and existing["version"]["S"] == version:
+                return items.read_email(existing)
+            return None
+        return items.read_email(answer["Attributes"])
+
+    def advance(self, before: Email, after: Email) -> Email | None:
+        """Record what the rules made of an email; None if it has changed since `before`."""
+        after = replace(after, version=_new_version())
+        changes = items.progress(after) | items.to_item({"version": after.version})
+        sets = ", ".join(f"#{name} = :{name}" for name in changes)
+        removes = "" if after.due_at is not None else " REMOVE due_shard, due_at"
+        values = {f":{name}": value for name, value in changes.items()}
+        updated = self._update(
+            items.email_key(after.id),
+            f"SET {sets}{removes}",
+            "version = :before",
+            values | items.to_item({":before": before.version}),
+            {f"#{name}": name for name in changes},
+            version=after.version,
+        )
+        return after if updated else None
+
+    def discard(self, email: Email) -> None:
+        """Remove an email whose batch was withdrawn while it was being written."""
+        self._delete(
+            items.email_key(email.id),
+            "version = :version",
+            items.to_item({":version": email.version}),
+        )
+
+    # Recovering
+
+    def due(self, shard: int, now: int) -> Iterator[list[Email | str]]:
+        """What is due in a shard, the most overdue first, in pages of at most 100.
+
+        An email as it is now, or the id of a batch that never got ready.
+        """
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table,
+            IndexName=DUE_INDEX,
+            KeyConditionExpression="due_shard = :shard AND due_at <= :now",
+            ExpressionAttributeValues=items.to_item({":shard": shard, ":now": now}),
+            PaginationConfig={"PageSize": _DUE_PAGE},
+        )
+        with _available("DynamoDB"):
+            for page in pages:
+                if page["Items"]:
+                    yield self._still_due(page["Items"], now)
+
+    def _still_due(self, entries: Sequence[Any], now: int) -> list[Email | str]:
+        """The index is a little behind: look at the emails themselves."""
+        ids = [items.id_of_key(entry) for entry in entries]
+        keys = [items.email_key(id_) for id_ in ids if isinstance(id_, EmailId)]
+        found: list[Item] = []
+        if keys:
+            answer = self._dynamodb.batch_get_item(
+                RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
+            )
+            # What it left out for its size stays due, and is found by the next sweep.
+            found = list(answer["Responses"].get(self._table, []))
+        emails = map(items.read_email, found)
+        due = [email for email in emails if email.due_at is not None and email.due_at <= now]
+        return [*(id_ for id_ in ids if isinstance(id_, str)), *due]
+
+    # The few shapes of request that the above is made of
+
+    def _put(self, item: Item) -> dict[str, Any]:
+        return {
+            "Put": {
+                "TableName": self._table,
+                "Item": item,
+                "ConditionExpression": "attribute_not_exists(pk)",
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            }
+        }
+
+    def _put_idempotency(self, record: Idempotency, now: int) -> dict[str, Any]:
+        put = self._put(
+            record.key
+            | items.to_item(
+                {
+                    "batch_id": record.batch_id,
+                    "fingerprint": record.fingerprint,
+                    "expires": record.expires,
+                }
+            )
+        )
+        put["Put"]["ConditionExpression"] = "attribute_not_exists(pk) OR expires <= :now"
+        put["Put"]["ExpressionAttributeValues"] = items.to_item({":now": now // 1000})
+        return put
+
+    def _get(self, key: Item, attributes: Iterable[str] | None = None) -> Item | None:
+        names = {f"#{name}": name for name in attributes or ()}
+        projection: dict[str, Any] = (
+            {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
+            if names
+            else {}
+        )
+        with _available("DynamoDB"):
+            answer = self._dynamodb.get_item(
+                TableName=self._table, Key=key, ConsistentRead=True, **projection
+            )
+        return answer.get("Item")
+
+    def _update(
+        self,
+        key: Item,
+        update: str,
+        condition: str,
+        values: Item,
+        names: dict[str, str],
+        version: str | None = None,
+    ) -> bool:
+        """One conditional update; True if it, or a copy of it with our `version`, took effect."""
+        try:
+            with _available("DynamoDB"):
+                self._dynamodb.update_item(
+                    TableName=self._table,
+                    Key=key,
+                    UpdateExpression=update,
+                    ConditionExpression=condition,
+                    ExpressionAttributeValues=values,
+                    ExpressionAttributeNames=names,
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+        except ClientError as error:
+            existing = _unmet(error)
+            return (
+                version is not None
+                and existing is not None
+                and existing["version"]["S"] == version
+            )
+        return True
+
+    def _delete(
+        self, key: Item, condition: str, values: Item, names: dict[str, str] | None = None
+    ) -> None:
+        """One conditional delete; nothing happens where the item is another by now, or gone."""
+        aliases: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        try:
+            with _available("DynamoDB"):
+                self._dynamodb.delete_item(
+                    TableName=self._table,
+                    Key=key,
+                    ConditionExpression=condition,
+                    ExpressionAttributeValues=values,
+                    **aliases,
+                )
+        except ClientError as error:
+            _unmet(error)
+
+    def _batch_write(self, requests: Sequence[Any]) -> None:
+        for start in range(0, len(requests), _MAX_BATCH_WRITE):
+            self._batch_write_chunk(list(requests[start : start + _MAX_BATCH_WRITE]))
+
+    def _batch_write_chunk(self, requests: list[Any]) -> None:
+        """One BatchWriteItem, again for what DynamoDB left over."""
+        remaining = {self._table: requests}
+
+        def write() -> bool:
+            nonlocal remaining
+            answer = self._dynamodb.batch_write_item(RequestItems=remaining)
+            remaining = answer.get("UnprocessedItems") or {}
+            return bool(remaining)
+
+        attempts = Retrying(
+            retry=retry_if_result(bool),
+            wait=wait_random_exponential(multiplier=0.05, max=2),
+            stop=stop_after_attempt(8),
+            retry_error_callback=lambda _: True,
+        )
+        with _available("DynamoDB"):
+            if attempts(write):
+                raise StoreUnavailable("DynamoDB: ProvisionedThroughputExceededException")
+
+    def _put_object(self, batch_id: str, packed: bytes) -> None:
+        if self._s3 is None or self._bucket is None:
+            raise ContentTooLarge
+        with _available("S3"):
+            self._s3.put_object(Bucket=self._bucket, Key=batch_id, Body=packed)
+
+    def _get_object(self, batch_id: str) -> bytes | None:
+        if self._s3 is None or self._bucket is None:
+            raise StoreUnavailable("S3: MAILRELAY_BUCKET is not set, and a content lies there")
+        try:
+            with _available("S3"):
+                return self._s3.get_object(Bucket=self._bucket, Key=batch_id)["Body"].read()
+        except StoreUnavailable as unavailable:
+            error = unavailable.__cause__
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] == "NoSuchKey":
+                return None
+            raise
+
+    def _expires(self, created_at: int) -> int:
+        """When TTL removes what was created then: seconds since the epoch, as TTL has it."""
+        return created_at // 1000 + self._retention
+
+
+def _new_version() -> str:
+    return secrets.token_hex(8)
+
+
+def _unmet(error: ClientError) -> Item | None:
+    """The item that did not meet a write's condition; re-raises any other error."""
+    if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+        raise error
+    response: dict[str, Any] = dict(error.response)
+    return response.get("Item")
+
+
+def _read_idempotency(item: Item) -> Idempotency:
+    values = items.from_item(item)
+    _, key_name, key_hash = values["pk"].split("#")
+    return Idempotency(
+        key_name=key_name,
+        key_hash=key_hash,
+        fingerprint=values["fingerprint"],
+        batch_id=values["batch_id"],
+        expires=int(values["expires"]),
+    )

@@ -1,0 +1,31 @@
+"""The HTTP API, as a Flask application."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from mailrelay import assembly, providers
+from mailrelay.queue import DeliveryQueue
+from mailrelay.settings import Settings
+from mailrelay.web import emails, health, problems
+
+MAX_BODY = 25_000_000
+"""Bytes of a request's body."""
+
+
+def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
+    """The application for `settings`, delivering by `queue`.
+
+    Raises `SettingsError` where the chain names a provider that is not installed.
+    """
+    providers.check_names(settings.providers, "EMAIL_PROVIDERS")
+    store = assembly.store(settings)
+    relay = assembly.relay(settings, store, queue)
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.url_map.strict_slashes = False
+    problems.register(app)
+    app.register_blueprint(emails.blueprint(relay, settings.api_keys, settings.providers))
+    app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
+    return app

@@ -1,0 +1,123 @@
+"""``/emails``: send, and show what happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request, url_for
+from marshmallow import ValidationError
+
+from mailrelay.message import EmailId
+from mailrelay.relay import IdempotencyKey, Relay
+from mailrelay.web import auth, representations
+from mailrelay.web.problems import Problem
+from mailrelay.web.schemas import MAX_DESTINATIONS, SubmissionSchema, flatten
+
+_DEFAULT_PAGE = 100
+
+
+def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -> Blueprint:
+    """The routes, for the API keys (SHA-256 to name) and the configured chain."""
+    emails = Blueprint("emails", __name__, url_prefix="/emails")
+    schema = SubmissionSchema(chain)
+
+    @emails.post("/send")
+    def send() -> Response:
+        key_name = auth.key_name(api_keys)
+        body = _json_body()
+        idempotency_key = _idempotency_key(body)
+        try:
+            submission = schema.load(body)
+        except ValidationError as error:
+            raise _unprocessable(flatten(error.messages_dict)) from None
+        accepted = relay.accept(submission, key_name, idempotency_key)
+        answer = jsonify(representations.accepted(accepted))
+        answer.status_code = HTTPStatus.ACCEPTED
+        answer.location = url_for("emails.show", id_=accepted.batch_id)
+        answer.autocorrect_location_header = False
+        if accepted.replayed:
+            answer.headers["Idempotency-Replayed"] = "true"
+        return answer
+
+    @emails.get("/<id_>")
+    def show(id_: str) -> Response:
+        key_name = auth.key_name(api_keys)
+        if (email_id := EmailId.parse(id_)) is not None:
+            email = relay.email(email_id, key_name)
+            if email is not None:
+                return jsonify(representations.email(email))
+        elif re.fullmatch(r"[0-9A-HJKMNP-TV-Z]{26}", id_):
+            view = relay.batch(id_, key_name, *_page())
+            if view is not None:
+                return jsonify(representations.batch(view))
+        raise Problem(HTTPStatus.NOT_FOUND, "There is no email and no batch with this id.")
+
+    return emails
+
+
+def _json_body() -> dict[str, Any]:
+    """The request's JSON object; a problem that says what is wrong with it otherwise."""
+    if not request.is_json:
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send JSON, with Content-Type: application/json."
+        )
+    try:
+        body = json.loads(request.get_data().decode("utf-8-sig"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise Problem(HTTPStatus.BAD_REQUEST, "The body is not in UTF-8.") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise Problem(
+            HTTPStatus.BAD_REQUEST, f"The body is not JSON: {error.msg} at {where}."
+        ) from None
+    except (ValueError, RecursionError):
+        raise Problem(
+            HTTPStatus.BAD_REQUEST, "The body is not JSON that can be read here."
+        ) from None
+    if not isinstance(body, dict):
+        raise _unprocessable({"body": ["Must be an object."]})
+    return body
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _idempotency_key(body: dict[str, Any]) -> IdempotencyKey | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        raise _unprocessable({"Idempotency-Key": ["Takes 1 to 255 visible ASCII characters."]})
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return IdempotencyKey(key, hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def _page() -> tuple[int, int]:
+    """(first index, number of emails) as `cursor` and `limit` ask."""
+    limit, cursor = request.args.get("limit"), request.args.get("cursor")
+    errors: dict[str, list[str]] = {}
+    if limit is not None and not _is_number(limit, 1, MAX_DESTINATIONS):
+        errors["limit"] = [f"Takes a whole number from 1 to {MAX_DESTINATIONS}."]
+    if cursor is not None and not _is_number(cursor, 0, MAX_DESTINATIONS):
+        errors["cursor"] = ["Takes the nextCursor of an earlier answer."]
+    if errors:
+        raise _unprocessable(errors)
+    return int(cursor or 0), int(limit or _DEFAULT_PAGE)
+
+
+def _is_number(text: str, least: int, most: int) -> bool:
+    return re.fullmatch(r"[0-9]{1,4}", text) is not None and least <= int(text) <= most
+
+
+def _unprocessable(errors: dict[str, list[str]]) -> Problem:
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"Wrong: {', '.join(errors)}.",
+        errors=errors,
+    )

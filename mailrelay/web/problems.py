@@ -1,0 +1,113 @@
+"""Errors as RFC 9457 says: `application/problem+json`, for whatever goes wrong."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, json
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from mailrelay.relay import IdempotencyMismatch, StillAccepting
+from mailrelay.store import ContentTooLarge, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+_RETRY_AFTER = "5"
+"""Seconds until it is worth asking again."""
+
+
+def problem(
+    status: HTTPStatus,
+    detail: str,
+    *,
+    errors: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A problem answer. `errors` names each bad field: ``{"destinations.3.email": ["…"]}``."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+    }
+    if errors is not None:
+        body["errors"] = errors
+    return Response(
+        json.dumps(body), status.value, headers, content_type="application/problem+json"
+    )
+
+
+class Problem(Exception):
+    """Ends a request with a problem answer."""
+
+    def __init__(self, status: HTTPStatus, detail: str, **kwargs: Any) -> None:
+        super().__init__(detail)
+        self.response = problem(status, detail, **kwargs)
+
+
+def register(app: Flask) -> None:
+    """Have `app` answer every error with a problem."""
+
+    @app.errorhandler(Problem)
+    def _problem(error: Problem) -> Response:
+        return error.response
+
+    @app.errorhandler(IdempotencyMismatch)
+    def _mismatch(_: IdempotencyMismatch) -> Response:
+        said = "was used before, with another body"
+        return problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"This Idempotency-Key {said}.",
+            errors={"Idempotency-Key": [f"This key {said}."]},
+        )
+
+    @app.errorhandler(StillAccepting)
+    def _still_accepting(_: StillAccepting) -> Response:
+        return problem(
+            HTTPStatus.CONFLICT,
+            "The first request with this Idempotency-Key is still under way.",
+            headers={"Retry-After": _RETRY_AFTER},
+        )
+
+    @app.errorhandler(ContentTooLarge)
+    def _content_too_large(_: ContentTooLarge) -> Response:
+        return problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "The content is over 350 KB compressed, and no bucket is configured for such"
+            " content (MAILRELAY_BUCKET).",
+        )
+
+    @app.errorhandler(StoreUnavailable)
+    def _unavailable(error: StoreUnavailable) -> Response:
+        log.error("the store cannot be reached: %s", error)
+        return problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The store cannot be reached; nothing was accepted. Send it again with an"
+            " Idempotency-Key, so that it is never sent twice.",
+            headers={"Retry-After": _RETRY_AFTER},
+        )
+
+    @app.errorhandler(HTTPException)
+    def _http(error: HTTPException) -> Response:
+        status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+        detail = error.description or status.description
+        if isinstance(error, RequestEntityTooLarge):
+            limit = app.config["MAX_CONTENT_LENGTH"] // 1_000_000
+            detail = f"The body may have at most {limit} MB."
+        # What the answer has to say beside its body, such as Allow.
+        kept = {
+            name: value for name, value in error.get_headers() if name.lower() != "content-type"
+        }
+        return problem(status, detail, headers=kept)
+
+    @app.errorhandler(Exception)
+    def _unforeseen(error: Exception) -> Response:
+        # Without the error's text: it may quote the request.
+        frames = error.__traceback__
+        while frames is not None and frames.tb_next is not None:
+            frames = frames.tb_next
+        where = f"{frames.tb_frame.f_code.co_filename}:{frames.tb_lineno}" if frames else "?"
+        log.error("a request failed: %s at %s", type(error).__name__, where)
+        return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something is wrong here, not with you.")

@@ -1,0 +1,104 @@
+"""Records as the API shows them. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from mailrelay import delivery
+from mailrelay.message import Address, Attempt, Email, Status
+from mailrelay.relay import Accepted, BatchView
+
+_OPEN = (Status.QUEUED, Status.SENDING, Status.DEFERRED, Status.UNKNOWN)
+
+
+def accepted(batch: Accepted) -> dict[str, Any]:
+    """The answer to a request to send; the same again when it is replayed."""
+    return {
+        "id": batch.batch_id,
+        "status": Status.QUEUED,
+        "emails": [
+            {"id": str(email_id), "email": to.email, "status": Status.QUEUED}
+            for email_id, to in batch.emails
+        ],
+    }
+
+
+def email(email: Email) -> dict[str, Any]:
+    """An email with its attempts."""
+    return {
+        "object": "email",
+        **_summary(email),
+        "attempts": [_attempt(attempt) for attempt in email.attempts],
+    }
+
+
+def batch(view: BatchView) -> dict[str, Any]:
+    """A batch with one page of its emails, these without their attempts."""
+    batch = view.batch
+    sent = view.counts[Status.SENT]
+    if any(view.counts[status] for status in _OPEN):
+        status = "queued"
+    elif sent == batch.total:
+        status = "sent"
+    else:
+        status = "partial" if sent else "failed"
+    return {
+        "object": "batch",
+        "id": batch.id,
+        "createdAt": time(batch.created_at),
+        "from": _address(batch.sender),
+        "subject": batch.subject,
+        "status": status,
+        "delivered": sent == batch.total,
+        "total": batch.total,
+        "counts": {status.value: view.counts[status] for status in Status},
+        "emails": [{"object": "email", **_summary(email)} for email in view.emails],
+        "nextCursor": None if view.next_index is None else str(view.next_index),
+    }
+
+
+def _summary(email: Email) -> dict[str, Any]:
+    accepted = email.attempts[-1] if email.status is Status.SENT else None
+    error = delivery.last_error(email)
+    return {
+        "id": str(email.id),
+        "batchId": email.id.batch_id,
+        "to": _address(email.to),
+        "status": email.status,
+        "delivered": email.status is Status.SENT,
+        "retries": delivery.retries(email),
+        "provider": accepted and accepted.provider,
+        "providerMessageId": accepted and accepted.message_id,
+        "createdAt": time(email.created_at),
+        "lastAttemptAt": _optional_time(email.last_attempt_at),
+        "nextAttemptAt": _optional_time(email.due_at if email.status is Status.DEFERRED else None),
+        "error": error
+        and {"code": error.code, "reason": error.reason, "provider": error.provider},
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "provider": attempt.provider,
+        "outcome": attempt.outcome,
+        "code": attempt.code,
+        "reason": attempt.reason,
+        "startedAt": time(attempt.started_at),
+        "durationMs": attempt.duration_ms,
+    }
+
+
+def _address(address: Address) -> dict[str, str]:
+    return {"email": address.email} | ({"name": address.name} if address.name else {})
+
+
+def time(ms: int) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _optional_time(ms: int | None) -> str | None:
+    return None if ms is None else time(ms)

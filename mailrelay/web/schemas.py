@@ -1,0 +1,188 @@
+"""What a request's body may hold, field by field."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import idna
+from email_validator import EmailNotValidError, validate_email
+from marshmallow import (
+    RAISE,
+    Schema,
+    ValidationError,
+    fields,
+    post_load,
+    validates_schema,
+)
+from marshmallow.validate import Length
+
+from mailrelay.message import Address, Content
+from mailrelay.relay import Submission
+
+MAX_DESTINATIONS = 1000
+
+MAX_LINE = 998
+"""Characters of a header's line (RFC 5322, section 2.1.1), and so of any value in one."""
+
+_HEADER_NAME = re.compile(r"(X|List)-[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z", re.IGNORECASE)
+
+
+def _encodable(value: str) -> None:
+    """JSON can hold halves of characters, which no mail can."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValidationError("Has half of a surrogate pair, which is no character.") from None
+
+
+def _one_line(value: str) -> None:
+    """No CR, LF or other control character: whoever smuggles one in writes headers of his own."""
+    _encodable(value)
+    if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in value):
+        raise ValidationError("May not hold a line break or another control character.")
+
+
+def _email(value: str) -> str:
+    """The address in its normal form, or a `ValidationError`."""
+    _one_line(value)
+    try:
+        checked = validate_email(value, check_deliverability=False, allow_quoted_local=True)
+        idna.encode(checked.ascii_domain)
+    except EmailNotValidError as error:
+        raise ValidationError(str(error)) from None
+    except (idna.IDNAError, UnicodeError):
+        raise ValidationError("The domain is not one that DNS can hold.") from None
+    return checked.normalized
+
+
+class _Email(fields.String):
+    """An address, checked by its syntax and lengths, without asking DNS."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
+        return _email(super()._deserialize(value, *args, **kwargs))
+
+
+def _header_value(**kwargs: Any) -> fields.String:
+    return fields.String(
+        validate=[Length(min=1, max=MAX_LINE), _one_line],
+        error_messages={"null": "May not be null; leave it out."},
+        **kwargs,
+    )
+
+
+def _text() -> fields.String:
+    return fields.String(validate=[Length(min=1), _encodable])
+
+
+class AddressSchema(Schema):
+    """``{"email": "pedro@example.org", "name": "Pedro"}``"""
+
+    class Meta:
+        unknown = RAISE
+
+    email = _Email(required=True)
+    name = _header_value()
+
+    @post_load
+    def _build(self, data: dict[str, Any], **_: Any) -> Address:
+        return Address(**data)
+
+
+def _header_names(headers: Mapping[str, str]) -> None:
+    errors: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for name, value in headers.items():
+        if not _HEADER_NAME.match(name):
+            errors[name] = ["Only headers whose names begin with X- or List- may be given."]
+        elif name.lower() in seen:
+            errors[name] = ["Is given twice."]
+        elif len(name) + len(": ") + len(value) > MAX_LINE:
+            errors[name] = [f"Name and value are longer than {MAX_LINE} characters."]
+        seen.add(name.lower())
+    if errors:
+        raise ValidationError(errors)
+
+
+class SubmissionSchema(Schema):
+    """The body of ``POST /emails/send``.
+
+    `configured` is the chain of providers, from which a batch may choose.
+    """
+
+    class Meta:
+        unknown = RAISE
+
+    sender = fields.Nested(AddressSchema, required=True, data_key="from")
+    destinations = fields.List(
+        fields.Nested(AddressSchema), required=True, validate=Length(min=1, max=MAX_DESTINATIONS)
+    )
+    subject = _header_value(required=True)
+    plain = _text()
+    html = _text()
+    reply_to = fields.Nested(AddressSchema, data_key="replyTo")
+    headers = fields.Dict(
+        keys=fields.String(), values=_header_value(), load_default=dict, validate=_header_names
+    )
+    chain = fields.List(
+        fields.String(), data_key="providers", validate=Length(min=1), load_default=None
+    )
+
+    def __init__(self, configured: Sequence[str]) -> None:
+        super().__init__()
+        self._configured = tuple(configured)
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        if field_name in ("plain", "html"):
+            field_obj.data_key = f"{field_name}Content"
+
+    @validates_schema(skip_on_field_errors=False)
+    def _has_text(self, data: dict[str, Any], **_: Any) -> None:
+        if "plain" not in data and "html" not in data:
+            raise ValidationError("Give plainContent, htmlContent or both.", "plainContent")
+
+    @validates_schema
+    def _known_chain(self, data: dict[str, Any], **_: Any) -> None:
+        chain = data["chain"] or []
+        unknown = [name for name in chain if name not in self._configured]
+        if unknown:
+            there = ", ".join(self._configured)
+            raise ValidationError(
+                f"Not configured: {', '.join(unknown)}; there are {there}.", "providers"
+            )
+        if len(set(chain)) < len(chain):
+            raise ValidationError("Names a provider twice.", "providers")
+
+    @post_load
+    def _build(self, data: dict[str, Any], **_: Any) -> Submission:
+        return Submission(
+            sender=data["sender"],
+            destinations=tuple(data["destinations"]),
+            subject=data["subject"],
+            content=Content(
+                plain=data.get("plain"),
+                html=data.get("html"),
+                reply_to=data.get("reply_to"),
+                headers=data["headers"],
+            ),
+            chain=tuple(data["chain"] or self._configured),
+        )
+
+
+def flatten(messages: Mapping[Any, Any]) -> dict[str, list[str]]:
+    """marshmallow's nested messages by dotted path: ``{"destinations.3.email": ["…"]}``."""
+    flat: dict[str, list[str]] = {}
+
+    def walk(value: Any, path: tuple[str, ...]) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                # "_schema" and a dict's "key"/"value" are marshmallow's words, not the client's.
+                own = key in ("_schema", "value", "key") and bool(path or key == "_schema")
+                walk(inner, path if own else (*path, str(key)))
+        else:
+            flat.setdefault(".".join(path) or "body", []).extend(map(str, value))
+
+    walk(messages, ())
+    return flat

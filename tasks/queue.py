@@ -1,0 +1,59 @@
+"""The delivery queue: one Celery task for each hint, on SQS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from botocore.exceptions import BotoCoreError, ClientError
+from kombu.exceptions import OperationalError
+
+from mailrelay import aws
+from mailrelay.message import Hint
+from mailrelay.provision import DELIVER_QUEUE
+from mailrelay.queue import QueueUnavailable
+from mailrelay.settings import Settings
+from tasks.app import app
+
+DELIVER_TASK = "tasks.deliver"
+
+
+class CeleryQueue:
+    """`mailrelay.queue.DeliveryQueue`, shared by all threads of a process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._sqs = aws.sqs(settings)
+        self._name = settings.queue_prefix + DELIVER_QUEUE
+
+    def put(self, hints: Iterable[Hint]) -> None:
+        with _available(), app.producer_pool.acquire(block=True) as producer:
+            for email_id, provider_index, attempt in hints:
+                app.send_task(
+                    DELIVER_TASK, (str(email_id), provider_index, attempt), producer=producer
+                )
+
+    def depth(self) -> int:
+        with _available():
+            answer = self._sqs.get_queue_attributes(
+                QueueUrl=self._url,
+                AttributeNames=[
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesNotVisible",
+                    "ApproximateNumberOfMessagesDelayed",
+                ],
+            )
+        return sum(map(int, answer["Attributes"].values()))
+
+    @cached_property
+    def _url(self) -> str:
+        return self._sqs.get_queue_url(QueueName=self._name)["QueueUrl"]
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    """Everything that a broker that is down, or refuses, can raise."""
+    try:
+        yield
+    except (OperationalError, BotoCoreError, ClientError) as error:
+        raise QueueUnavailable(f"SQS: {error}") from error

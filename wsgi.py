@@ -1,0 +1,11 @@
+"""The web process: ``gunicorn wsgi:app``."""
+
+from mailrelay.settings import SettingsError, load
+from mailrelay.web import create_app
+from tasks.queue import CeleryQueue
+
+try:
+    _settings = load()
+    app = create_app(_settings, CeleryQueue(_settings))
+except SettingsError as error:
+    raise SystemExit(f"mailrelay: {error}") from None
