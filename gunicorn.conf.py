@@ -20,5 +20,7 @@ timeout = 60
 graceful_timeout = 30
 # A TCP load balancer or a client's pool keeps connections open; ours must not be the first to close.
 keepalive = 75
+# Its default path is one for all gunicorns of a user.
+control_socket_disable = True
 accesslog = "-"
 access_log_format = '%(m)s %(U)s %(s)s %(B)s bytes %(M)s ms'

@@ -1,0 +1,44 @@
+"""The provider sandbox, as a test sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import urllib3
+
+
+class Sandbox:
+    """A running sandbox: its mailbox, its faults and its counters."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def messages(self, **query: Any) -> list[dict[str, Any]]:
+        """What was accepted, newest first; `to` and `provider` choose."""
+        fields = {"limit": "10000", **{name: str(value) for name, value in query.items()}}
+        answer = self._call("GET", "/messages", fields=fields)
+        found: list[dict[str, Any]] = answer["messages"]
+        return found
+
+    def fault(self, provider: str, kind: str, **details: Any) -> None:
+        """Have `provider` fail from now on: status, slow, hang, lost or refuse."""
+        self._call("PUT", f"/faults/{provider}", json={"kind": kind, **details})
+
+    def heal(self) -> None:
+        self._call("DELETE", "/faults")
+
+    def requests(self) -> dict[str, int]:
+        """How many send requests each provider got."""
+        counts: dict[str, int] = self._call("GET", "/requests")
+        return counts
+
+    def reset(self) -> None:
+        """Heal all, empty the mailbox, count from 0."""
+        self.heal()
+        self._call("DELETE", "/messages")
+        self._call("DELETE", "/requests")
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        response = urllib3.request(method, self.url + path, timeout=10, retries=False, **kwargs)
+        assert response.status < 300, response.data
+        return response.json() if response.data else None
