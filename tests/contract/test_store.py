@@ -1,0 +1,587 @@
+"""The store: one suite, run over moto in-process and over a local AWS."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ConnectionClosedError
+from moto import mock_aws
+
+from mailrelay import assembly, clock, delivery, items, provision
+from mailrelay.message import Batch, Content, EmailId, Hint, Outcome, Status
+from mailrelay.settings import Settings, load
+from mailrelay.store import (
+    MAX_FIRST_EMAILS,
+    ContentTooLarge,
+    Idempotency,
+    IdempotencyTaken,
+    Store,
+    StoreUnavailable,
+)
+from tests.conftest import AWS_CREDENTIALS
+from tests.support.processes import free_port, wait_for
+from tests.support.records import CONTENT, a_batch, an_attempt, an_email
+
+# Each byte of it is another, so that it does not compress to less than DynamoDB takes.
+LARGE = Content(plain="".join(chr(0x4E00 + i * 7919 % 20_000) for i in range(300_000)))
+
+
+@dataclass
+class Backend:
+    """A store, and what a test needs to look behind it."""
+
+    settings: Settings
+    store: Store
+    dynamodb: Any
+
+    @property
+    def policy(self) -> delivery.Policy:
+        return assembly.policy(self.settings)
+
+    def item(self, key: dict[str, Any]) -> dict[str, Any] | None:
+        answer = self.dynamodb.get_item(TableName=self.settings.table, Key=key)
+        return answer.get("Item")
+
+    def items(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.dynamodb.scan(TableName=self.settings.table)["Items"]
+        return found
+
+    def due(self, at: int) -> list[Any]:
+        shards = range(items.DUE_SHARDS)
+        return [item for shard in shards for page in self.store.due(shard, at) for item in page]
+
+
+@pytest.fixture(params=["moto", "local AWS"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    settings = load(
+        {
+            **AWS_CREDENTIALS,
+            "MAILRELAY_TABLE": f"store-{free_port()}",
+            "MAILRELAY_QUEUE_PREFIX": f"store-{free_port()}-",
+            "MAILRELAY_BUCKET": f"store-{free_port()}",
+        }
+    )
+    if request.param == "moto":
+        with mock_aws():
+            yield _backend(settings)
+    else:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("local_aws"))
+        yield _backend(settings)
+
+
+def _backend(settings: Settings) -> Backend:
+    list(provision.provision(settings))
+    dynamodb = boto3.client("dynamodb", region_name=settings.aws_region)
+    return Backend(settings, assembly.store(settings), dynamodb)
+
+
+def stored(backend: Backend, total: int = 1, **changes: Any) -> Batch:
+    """A ready batch with `total` queued emails."""
+    batch = a_batch(total=total, **changes)
+    emails = [an_email(batch, index) for index in range(total)]
+    backend.store.create(batch, CONTENT, emails, withdraw_at=None)
+    return batch
+
+
+def unfinished(backend: Backend, total: int = 30, **kwargs: Any) -> Batch:
+    """A batch that is not ready, with all of its emails."""
+    batch = a_batch(total=total, ready=False)
+    emails = [an_email(batch, index) for index in range(total)]
+    backend.store.create(
+        batch, CONTENT, emails[:10], withdraw_at=batch.created_at + 30_000, **kwargs
+    )
+    backend.store.add_emails(emails[10:], batch.created_at)
+    return batch
+
+
+def a_key(batch: Batch, **changes: Any) -> Idempotency:
+    record = Idempotency("demo", "ab" * 32, "cd" * 32, batch.id, batch.created_at // 1000 + 86_400)
+    return replace(record, **changes)
+
+
+# Accepting
+
+
+def test_a_batch_and_its_emails_come_back_as_they_were_stored(backend: Backend) -> None:
+    batch = stored(backend, total=3)
+
+    assert backend.store.batch(batch.id) == batch
+    assert backend.store.batch_with_content(batch.id) == (batch, CONTENT)
+    assert backend.store.emails(batch.id) == [an_email(batch, index) for index in range(3)]
+    assert backend.store.email(EmailId(batch.id, 2)) == an_email(batch, 2)
+
+
+def test_what_is_not_there_is_none(backend: Backend) -> None:
+    assert backend.store.batch("nothing") is None
+    assert backend.store.batch_with_content("nothing") is None
+    assert backend.store.emails("nothing") == []
+    assert backend.store.email(EmailId("nothing", 0)) is None
+    assert backend.store.idempotency("demo", "00", clock.now()) is None
+
+
+def test_a_transaction_takes_98_emails_and_an_idempotency_key(backend: Backend) -> None:
+    batch = a_batch(total=MAX_FIRST_EMAILS)
+    emails = [an_email(batch, index) for index in range(MAX_FIRST_EMAILS)]
+
+    backend.store.create(batch, CONTENT, emails, withdraw_at=None, idempotency=a_key(batch))
+
+    assert backend.store.emails(batch.id) == emails
+    assert backend.store.idempotency("demo", "ab" * 32, clock.now()) == a_key(batch)
+
+
+def test_everything_is_removed_after_the_retention(backend: Backend) -> None:
+    batch = stored(backend)
+
+    expected = str(batch.created_at // 1000 + 30 * 86_400)
+    assert [item["expires"]["N"] for item in backend.items()] == [expected, expected]
+
+
+def test_creating_a_batch_again_changes_nothing(backend: Backend) -> None:
+    """As when the answer was lost and botocore sends the transaction again."""
+    batch = a_batch()
+    record = a_key(batch)
+    for _ in range(2):
+        backend.store.create(
+            batch, CONTENT, [an_email(batch)], withdraw_at=None, idempotency=record
+        )
+
+    assert len(backend.items()) == 3
+
+
+def test_a_used_idempotency_key_stores_nothing_and_says_for_what(backend: Backend) -> None:
+    first = a_batch()
+    backend.store.create(
+        first, CONTENT, [an_email(first)], withdraw_at=None, idempotency=a_key(first)
+    )
+    second = a_batch()
+
+    with pytest.raises(IdempotencyTaken) as taken:
+        backend.store.create(
+            second, CONTENT, [an_email(second)], withdraw_at=None, idempotency=a_key(second)
+        )
+
+    assert taken.value.record == a_key(first)
+    assert backend.store.batch(second.id) is None
+    assert backend.store.emails(second.id) == []
+
+
+def test_an_expired_idempotency_key_can_be_used_again(backend: Backend) -> None:
+    first = a_batch(created_at=clock.now() - 90_000_000)
+    backend.store.create(
+        first, CONTENT, [an_email(first)], withdraw_at=None, idempotency=a_key(first)
+    )
+    assert backend.store.idempotency("demo", "ab" * 32, clock.now()) is None
+
+    second = a_batch()
+    backend.store.create(
+        second, CONTENT, [an_email(second)], withdraw_at=None, idempotency=a_key(second)
+    )
+
+    found = backend.store.idempotency("demo", "ab" * 32, clock.now())
+    assert found is not None
+    assert found.batch_id == second.id
+
+
+def test_large_content_lies_in_s3(backend: Backend) -> None:
+    batch = a_batch()
+    backend.store.create(batch, LARGE, [an_email(batch)], withdraw_at=None)
+
+    item = backend.item(items.batch_key(batch.id))
+    assert item is not None
+    assert "content" not in item
+    assert backend.store.batch_with_content(batch.id) == (batch, LARGE)
+
+
+def test_large_content_that_is_gone_is_none(backend: Backend) -> None:
+    batch = a_batch()
+    backend.store.create(batch, LARGE, [an_email(batch)], withdraw_at=None)
+    s3 = boto3.client("s3", region_name="us-east-1")
+    s3.delete_object(Bucket=backend.settings.bucket, Key=batch.id)
+
+    assert backend.store.batch_with_content(batch.id) == (batch, None)
+
+
+def test_large_content_without_a_bucket_is_refused(backend: Backend) -> None:
+    batch = a_batch()
+    store = assembly.store(replace(backend.settings, bucket=None))
+
+    with pytest.raises(ContentTooLarge):
+        store.create(batch, LARGE, [an_email(batch)], withdraw_at=None)
+
+    assert store.batch(batch.id) is None
+    stray = a_batch()
+    backend.store.create(stray, LARGE, [an_email(stray)], withdraw_at=None)
+    with pytest.raises(StoreUnavailable, match="MAILRELAY_BUCKET"):
+        store.batch_with_content(stray.id)
+
+
+# Large batches
+
+
+def test_a_large_batch_is_ready_only_when_it_is_finished(backend: Backend) -> None:
+    batch = unfinished(backend)
+    before = backend.store.batch(batch.id)
+
+    assert before is not None
+    assert not before.ready
+    assert backend.store.finish(batch.id)
+    assert backend.store.batch(batch.id) == replace(batch, ready=True)
+    assert len(backend.store.emails(batch.id)) == 30
+    # Finishing it again, as botocore may, is no error.
+    assert backend.store.finish(batch.id)
+
+
+def test_an_unfinished_batch_is_due_and_a_finished_one_is_not(backend: Backend) -> None:
+    batch = unfinished(backend)
+    withdraw_at = batch.created_at + 30_000
+    assert backend.due(withdraw_at - 1) == []
+    assert backend.due(withdraw_at) == [batch.id]
+
+    backend.store.finish(batch.id)
+
+    assert backend.due(withdraw_at) == []
+
+
+def test_a_withdrawn_batch_leaves_nothing_and_frees_its_idempotency_key(
+    backend: Backend,
+) -> None:
+    batch = a_batch(total=30, ready=False)
+    emails = [an_email(batch, index) for index in range(30)]
+    backend.store.create(
+        batch,
+        CONTENT,
+        emails[:10],
+        withdraw_at=batch.created_at + 30_000,
+        idempotency=a_key(batch),
+    )
+    backend.store.add_emails(emails[10:], batch.created_at)
+
+    assert backend.store.withdraw(batch.id)
+
+    assert backend.items() == []
+    assert not backend.store.finish(batch.id)
+
+
+def test_a_batch_that_is_being_withdrawn_cannot_get_ready(backend: Backend) -> None:
+    batch = unfinished(backend)
+    backend.dynamodb.update_item(
+        TableName=backend.settings.table,
+        Key=items.batch_key(batch.id),
+        UpdateExpression="SET withdrawn = :yes",
+        ExpressionAttributeValues={":yes": {"BOOL": True}},
+    )
+
+    assert not backend.store.finish(batch.id)
+    assert backend.store.withdraw(batch.id)
+    assert backend.items() == []
+
+
+def test_emails_that_are_written_after_the_withdrawal_are_removed_as_well(
+    backend: Backend,
+) -> None:
+    batch = unfinished(backend)
+    backend.store.withdraw(batch.id)
+    backend.store.add_emails([an_email(batch, 30)], batch.created_at)
+
+    assert not backend.store.finish(batch.id)
+    assert backend.store.withdraw(batch.id)
+
+    assert backend.items() == []
+
+
+def test_a_ready_batch_cannot_be_withdrawn(backend: Backend) -> None:
+    batch = stored(backend)
+
+    assert not backend.store.withdraw(batch.id)
+
+    assert backend.store.batch(batch.id) == batch
+    assert len(backend.store.emails(batch.id)) == 1
+
+
+# Sending
+
+
+def test_a_claim_is_what_the_rules_say(backend: Backend) -> None:
+    batch = stored(backend)
+    email = an_email(batch)
+    now = clock.now()
+
+    claimed = backend.store.claim(email.hint, now, now + backend.policy.lease)
+
+    assert claimed is not None
+    expected = delivery.claim(email, now, backend.policy)
+    assert replace(claimed, version="") == expected
+    assert backend.store.email(email.id) == claimed
+
+
+def test_a_message_that_comes_twice_is_claimed_once(backend: Backend) -> None:
+    hint = an_email(stored(backend)).hint
+    now = clock.now()
+
+    claims = [backend.store.claim(hint, now, now + 1) for _ in range(2)]
+
+    assert claims[0] is not None
+    assert claims[1] is None
+
+
+def test_many_workers_at_once_get_one_claim(backend: Backend) -> None:
+    hint = an_email(stored(backend)).hint
+    now = clock.now()
+    claims: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: claims.append(backend.store.claim(hint, now, now + 1)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(claims) == 8
+    assert len([claim for claim in claims if claim]) == 1
+
+
+@pytest.mark.parametrize("attempt", [0, 2])
+def test_a_hint_for_another_attempt_is_void(backend: Backend, attempt: int) -> None:
+    email = an_email(stored(backend))
+
+    assert backend.store.claim(Hint(email.id, 0, attempt), clock.now(), clock.now()) is None
+    assert backend.store.email(email.id) == email
+
+
+def test_a_hint_for_nothing_is_void(backend: Backend) -> None:
+    assert backend.store.claim(Hint(EmailId("nothing", 0), 0, 1), clock.now(), 1) is None
+
+
+@pytest.mark.parametrize("outcome", [*Outcome])
+def test_every_outcome_is_recorded_as_the_rules_say(backend: Backend, outcome: Outcome) -> None:
+    email = an_email(stored(backend))
+    now = clock.now()
+    claimed = backend.store.claim(email.hint, now, now + 1)
+    assert claimed is not None
+    concluded = delivery.conclude(claimed, an_attempt(claimed, outcome), now, backend.policy)
+
+    recorded = backend.store.advance(claimed, concluded)
+
+    assert recorded is not None
+    assert recorded == replace(concluded, version=recorded.version)
+    assert recorded.version != claimed.version
+    assert backend.store.email(email.id) == recorded
+
+
+def test_who_lost_the_email_meanwhile_records_nothing(backend: Backend) -> None:
+    """A worker that was away for longer than its lease finds the email further on."""
+    email = an_email(stored(backend))
+    now = clock.now()
+    claimed = backend.store.claim(email.hint, now, now + 1)
+    assert claimed is not None
+    swept = backend.store.advance(claimed, delivery.wake(claimed, now + 2, backend.policy))
+
+    late = delivery.conclude(
+        claimed, an_attempt(claimed, Outcome.ACCEPTED), now + 3, backend.policy
+    )
+
+    assert backend.store.advance(claimed, late) is None
+    assert backend.store.email(email.id) == swept
+
+
+def test_a_final_email_is_not_in_the_due_index(backend: Backend) -> None:
+    email = an_email(stored(backend))
+    now = clock.now()
+    claimed = backend.store.claim(email.hint, now, now + 1)
+    assert claimed is not None
+    sent = delivery.conclude(claimed, an_attempt(claimed, Outcome.ACCEPTED), now, backend.policy)
+
+    backend.store.advance(claimed, sent)
+
+    item = backend.item(items.email_key(email.id))
+    assert item is not None
+    assert "due_shard" not in item
+    assert "due_at" not in item
+    assert backend.due(now + 1_000_000) == []
+
+
+def test_a_discarded_email_is_gone_unless_it_has_changed(backend: Backend) -> None:
+    email = an_email(stored(backend))
+    now = clock.now()
+    claimed = backend.store.claim(email.hint, now, now + 1)
+    assert claimed is not None
+
+    backend.store.discard(email)
+    assert backend.store.email(email.id) == claimed
+
+    backend.store.discard(claimed)
+    assert backend.store.email(email.id) is None
+
+
+# Recovering
+
+
+def test_what_is_due_is_found_the_most_overdue_first(backend: Backend) -> None:
+    batch = a_batch(total=60)
+    emails = [an_email(batch, i, due_at=batch.created_at - 1000 + i) for i in range(60)]
+    backend.store.create(batch, CONTENT, emails, withdraw_at=None)
+
+    due = backend.due(batch.created_at)
+
+    assert sorted(due, key=lambda email: email.id.index) == emails
+    for shard in range(items.DUE_SHARDS):
+        times = [e.due_at for page in backend.store.due(shard, clock.now()) for e in page]
+        assert len(times) > 0
+        assert set(times) <= {email.due_at for email in emails}
+
+
+def test_what_is_not_due_yet_is_not_found(backend: Backend) -> None:
+    batch = stored(backend)
+
+    assert backend.due(batch.created_at + 59_999) == []
+    assert backend.due(batch.created_at + 60_000) == [an_email(batch)]
+
+
+def test_a_sweep_pages_through_all_that_is_due(backend: Backend) -> None:
+    batches = [stored(backend, total=98) for _ in range(10)]
+    at = clock.now() + 120_000
+
+    pages = [page for shard in range(items.DUE_SHARDS) for page in backend.store.due(shard, at)]
+
+    found = {email.id for page in pages for email in page if not isinstance(email, str)}
+    assert found == {EmailId(batch.id, index) for batch in batches for index in range(98)}
+    assert max(len(page) for page in pages) <= 100
+    assert len(pages) > items.DUE_SHARDS
+
+
+# Faults
+
+
+class LostAnswers:
+    """A botocore client whose next write takes effect and then loses its answer.
+
+    It hooks botocore's own event between the connection and the parser, so that botocore's
+    retries see a broken connection as they would from the network.
+    """
+
+    def __init__(self, client: Any, operation: str) -> None:
+        self.requests = 0
+        self._event = f"before-send.dynamodb.{operation}"
+        self._client = client
+        client.meta.events.register(self._event, self._send)
+
+    def _send(self, request: Any, **_: Any) -> None:
+        self.requests += 1
+        if self.requests == 1:
+            self._client._endpoint.http_session.send(request)
+            raise ConnectionClosedError(endpoint_url=request.url)
+
+
+@pytest.fixture
+def local(local_aws: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", local_aws)
+    port = free_port()
+    return _backend(
+        load(
+            {
+                **AWS_CREDENTIALS,
+                "MAILRELAY_TABLE": f"store-{port}",
+                "MAILRELAY_QUEUE_PREFIX": f"store-{port}-",
+            }
+        )
+    )
+
+
+def _retrying_store(backend: Backend) -> tuple[Store, Any]:
+    config = Config(retries={"mode": "standard", "total_max_attempts": 3})
+    client = boto3.client("dynamodb", region_name="us-east-1", config=config)
+    return Store(client, backend.settings.table, retention=3600), client
+
+
+def test_a_claim_whose_answer_was_lost_is_still_ours(local: Backend) -> None:
+    email = an_email(stored(local))
+    store, client = _retrying_store(local)
+    lost = LostAnswers(client, "UpdateItem")
+    now = clock.now()
+
+    claimed = store.claim(email.hint, now, now + 1000)
+
+    assert lost.requests == 2
+    assert claimed is not None
+    assert claimed.status is Status.SENDING
+    assert claimed == local.store.email(email.id)
+
+
+def test_an_outcome_whose_answer_was_lost_is_recorded_once(local: Backend) -> None:
+    email = an_email(stored(local))
+    now = clock.now()
+    claimed = local.store.claim(email.hint, now, now + 1000)
+    assert claimed is not None
+    store, client = _retrying_store(local)
+    lost = LostAnswers(client, "UpdateItem")
+    sent = delivery.conclude(claimed, an_attempt(claimed, Outcome.ACCEPTED), now, local.policy)
+
+    recorded = store.advance(claimed, sent)
+
+    assert lost.requests == 2
+    assert recorded is not None
+    assert recorded == local.store.email(email.id)
+
+
+def test_a_batch_whose_answer_was_lost_is_accepted_once(local: Backend) -> None:
+    store, client = _retrying_store(local)
+    lost = LostAnswers(client, "TransactWriteItems")
+    batch = a_batch()
+
+    store.create(batch, CONTENT, [an_email(batch)], withdraw_at=None, idempotency=a_key(batch))
+
+    assert lost.requests == 2
+    assert local.store.batch(batch.id) == batch
+
+
+CALLS: list[Callable[[Store], object]] = [
+    lambda store: store.ping(),
+    lambda store: store.batch("x"),
+    lambda store: store.emails("x"),
+    lambda store: list(store.due(0, 1)),
+    lambda store: store.claim(Hint(EmailId("x", 0), 0, 1), 1, 2),
+    lambda store: store.advance(an_email(a_batch()), an_email(a_batch())),
+    lambda store: store.finish("x"),
+    lambda store: store.withdraw("x"),
+    lambda store: store.add_emails([an_email(a_batch())], clock.now()),
+    lambda store: store.create(a_batch(), CONTENT, [], withdraw_at=None),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_store_that_cannot_be_reached_says_so(
+    call: Callable[[Store], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    config = Config(retries={"mode": "standard", "total_max_attempts": 1})
+    client = boto3.client("dynamodb", region_name="us-east-1", config=config)
+
+    with pytest.raises(StoreUnavailable, match="DynamoDB"):
+        call(Store(client, "table", retention=3600))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_table_that_is_not_there_is_a_store_that_cannot_be_reached(
+    call: Callable[[Store], object], local_aws: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", local_aws)
+    client = boto3.client("dynamodb", region_name="us-east-1")
+
+    with pytest.raises(StoreUnavailable, match="ResourceNotFound"):
+        call(Store(client, "missing", retention=3600))
+
+
+def test_dynamodb_removes_what_has_expired(local: Backend) -> None:
+    """TTL, which moto does not have."""
+    store = Store(local.dynamodb, local.settings.table, retention=0)
+    batch = a_batch(created_at=clock.now() - 86_400_000)
+    store.create(batch, CONTENT, [an_email(batch)], withdraw_at=None)
+
+    wait_for(lambda: not local.items(), "TTL removes the batch and its email", seconds=90)
