@@ -35,27 +35,47 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("logs")
 
 
+class LocalAws:
+    """A local AWS (ministack under uvicorn) that can be stopped and started again.
+
+    With a `state` folder it comes back as it was.
+    """
+
+    def __init__(self, logs: Path, state: Path | None = None) -> None:
+        self._port = free_port()
+        self._log = logs / f"aws-{self._port}.log"
+        self._environ = {
+            **os.environ,
+            "BIND_HOST": "127.0.0.1",
+            "MINISTACK_HOST": "127.0.0.1",
+            "GATEWAY_PORT": str(self._port),
+            "SERVICES": "sqs,sns,dynamodb,sts,s3",
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            **({"PERSIST_STATE": "1", "STATE_DIR": str(state)} if state else {}),
+        }
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        command = ["uvicorn", "ministack.app:app", "--host", "127.0.0.1"]
+        self._process = Process(
+            [*command, "--port", str(self._port), "--log-level", "warning"],
+            self._environ,
+            self._log,
+        )
+        wait_for(lambda: answers(f"{self.url}/_ministack/health"), "the local AWS answers")
+
+    def stop(self) -> None:
+        self._process.stop()
+
+
 @pytest.fixture(scope="session")
 def local_aws(logs: Path) -> Iterator[str]:
-    """The address of a local AWS (ministack under uvicorn)."""
-    port = free_port()
-    environ = {
-        **os.environ,
-        "BIND_HOST": "127.0.0.1",
-        "MINISTACK_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "SERVICES": "sqs,sns,dynamodb,sts,s3",
-        "IOT_MTLS_ENABLED": "0",
-        "SFTP_ENABLED": "0",
-    }
-    command = ["uvicorn", "ministack.app:app", "--host", "127.0.0.1", "--port", str(port)]
-    process = Process([*command, "--log-level", "warning"], environ, logs / "aws.log")
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: answers(f"{url}/_ministack/health"), "the local AWS answers")
-        yield url
-    finally:
-        process.stop()
+    """The address of a local AWS."""
+    aws = LocalAws(logs)
+    aws.start()
+    yield aws.url
+    aws.stop()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,276 @@
+"""Nothing is lost: whichever process is killed, whichever message vanishes, whatever is down."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from urllib3.exceptions import HTTPError
+
+from tests.conftest import LocalAws
+from tests.e2e.conftest import MakeStack, Stack
+from tests.support.processes import free_port, wait_for
+from tests.support.sandbox import Sandbox
+
+
+def test_the_email_of_a_worker_that_is_killed_goes_to_the_next_provider(
+    make_stack: MakeStack, sandbox: Sandbox
+) -> None:
+    stack = make_stack(MAILRELAY_LEASE="20", MAILRELAY_PROVIDER_TIMEOUT="15")
+    stack.start("web")
+    stack.start("beat")
+    worker = stack.start("worker")
+    sandbox.fault("mailgun", "hang")
+    batch = stack.send("pedro@example.org")
+    wait_for(lambda: sandbox.requests()["mailgun"] == 1, "mailgun is asked")
+
+    worker.kill()
+    assert stack.show(f"{batch}-0")["status"] == "sending"
+    stack.start("worker")
+    email = stack.wait(f"{batch}-0", "sent", seconds=60)
+
+    assert [(attempt["outcome"], attempt["code"]) for attempt in email["attempts"]] == [
+        ("unknown", "abandoned"),
+        ("accepted", "200"),
+    ]
+    assert email["attempts"][0]["durationMs"] is None
+    assert email["provider"] == "ses"
+    assert len(sandbox.messages()) == 1
+
+
+def test_an_unanswered_request_stops_as_unknown_where_duplicates_are_avoided(
+    make_stack: MakeStack, sandbox: Sandbox
+) -> None:
+    stack = make_stack(MAILRELAY_DUPLICATES="avoid")
+    stack.start("web")
+    stack.start("worker")
+    batch = stack.send("mailgun-lost@example.org")
+
+    email = stack.wait(f"{batch}-0", "unknown")
+
+    assert email["delivered"] is False
+    assert email["error"]["provider"] == "mailgun"
+    assert stack.show(batch)["status"] == "queued"
+    assert sandbox.requests() == {"mailgun": 1, "ses": 0, "sendgrid": 0}
+
+
+def test_vanished_messages_and_a_queue_that_is_down_cost_time_alone(
+    make_stack: MakeStack, sandbox: Sandbox
+) -> None:
+    """Both wait for a message's life of 60 s, the shortest that SQS has: so they wait together."""
+    stack = make_stack()
+    stack.start("web")
+    other_port = str(free_port())
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    stack.start("web", PORT=other_port, AWS_ENDPOINT_URL_SQS=nowhere)
+    vanished = stack.send("vanished@example.org")
+    stack.sqs.purge_queue(QueueUrl=stack.queue_url("deliver"))
+
+    never_sent = stack.send("never-sent@example.org", url=f"http://127.0.0.1:{other_port}")
+    ready = stack.call("GET", "/readyz", url=f"http://127.0.0.1:{other_port}")
+    assert ready.status == 503
+    assert "SQS" in ready.json()["detail"]
+    stack.start("worker")
+    stack.start("beat")
+
+    for batch in (vanished, never_sent):
+        email = stack.wait(f"{batch}-0", "sent", seconds=90)
+        assert (email["retries"], len(email["attempts"])) == (0, 1)
+    assert len(sandbox.messages()) == 2
+
+
+def test_a_worker_that_is_stopped_finishes_what_it_is_sending(
+    make_stack: MakeStack, sandbox: Sandbox
+) -> None:
+    """SIGTERM under load: nothing is abandoned, nothing sent twice."""
+    stack = make_stack(MAILRELAY_CONCURRENCY="8")
+    stack.start("web")
+    stack.start("beat")
+    first = stack.start("worker")
+    sandbox.fault("mailgun", "slow", seconds=0.3)
+    recipients = [f"reader{index}@example.org" for index in range(100)]
+    batch = stack.send(*recipients)
+    wait_for(lambda: sandbox.requests()["mailgun"] >= 20, "the worker is busy")
+
+    assert first.stop() == 0
+    stack.start("worker")
+    done = stack.wait(batch, seconds=90)
+
+    assert done["counts"]["sent"] == 100
+    received = Counter(message["to"]["email"] for message in sandbox.messages())
+    assert received == dict.fromkeys(recipients, 1)
+    assert {email["retries"] for email in done["emails"]} == {0}
+
+
+def test_a_large_batch_whose_web_process_is_killed_is_sent_whole_or_not_at_all(
+    make_stack: MakeStack, sandbox: Sandbox
+) -> None:
+    """Its client got no 202 and will send again: completing it would write to all twice."""
+    stack = make_stack()
+    web = stack.start("web", WEB_CONCURRENCY="1")
+    stack.start("worker")
+    stack.start("beat")
+    answers: list[int] = []
+
+    def send() -> None:
+        try:
+            stack.send(*(f"reader{index}@example.org" for index in range(1000)))
+            answers.append(202)
+        except HTTPError:
+            answers.append(0)
+
+    client = threading.Thread(target=send)
+    client.start()
+    table = stack.environ["MAILRELAY_TABLE"]
+
+    def items() -> list[dict[str, Any]]:
+        pages = stack.dynamodb.get_paginator("scan").paginate(
+            TableName=table, ConsistentRead=True, ProjectionExpression="pk, sk"
+        )
+        return [item for page in pages for item in page["Items"]]
+
+    wait_for(lambda: len(items()) > 98, "the first part of the batch is stored")
+    web.kill()
+    client.join()
+    assert answers == [0]
+    (batch_id,) = {item["pk"]["S"].removeprefix("B#") for item in items()}
+
+    stack.start("web")
+    wait_for(lambda: not items(), "the batch is withdrawn", seconds=60)
+
+    assert stack.call("GET", f"/emails/{batch_id}").status == 404
+    assert sandbox.requests() == {"mailgun": 0, "ses": 0, "sendgrid": 0}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "not JSON",
+        "[]",
+        "{}",
+        '{"properties": 1}',
+        '{"properties": {"delivery_info": 1}, "body": "x"}',
+        '{"properties": {}, "headers": {"task": "tasks.nothing", "id": "1"}, "body": "W10="}',
+    ],
+)
+def test_a_message_that_is_not_ours_stops_nothing(
+    poisoned: Stack, sandbox: Sandbox, body: str
+) -> None:
+    poisoned.sqs.send_message(QueueUrl=poisoned.queue_url("deliver"), MessageBody=body)
+
+    poisoned.wait(poisoned.send("pedro@example.org"), "sent")
+    poisoned.wait(poisoned.send("pedro@example.org"), "sent")
+    assert len(sandbox.messages()) == 2
+
+
+@pytest.mark.parametrize("email_id", ["", "x", "01M86CPHWVMXAYHCK7BA5TAEQD-0"])
+def test_a_task_for_an_email_that_is_not_there_is_dropped(
+    poisoned: Stack, sandbox: Sandbox, email_id: str
+) -> None:
+    headers = {"task": "tasks.deliver", "id": "1", "lang": "py", "argsrepr": "", "kwargsrepr": ""}
+    message = {
+        "body": json.dumps([[email_id, 0, 1], {}, {}]),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": headers,
+        "properties": {"correlation_id": "1", "delivery_tag": "1", "delivery_info": {}},
+    }
+    poisoned.sqs.send_message(
+        QueueUrl=poisoned.queue_url("deliver"), MessageBody=json.dumps(message)
+    )
+
+    poisoned.wait(poisoned.send("pedro@example.org"), "sent")
+    assert len(sandbox.messages()) == 1
+
+
+@pytest.fixture(scope="module")
+def poisoned(make_stack: MakeStack) -> Stack:
+    """A relay without beat: what its worker does not send stays unsent."""
+    stack = make_stack()
+    stack.start("web")
+    stack.start("worker")
+    return stack
+
+
+@pytest.fixture
+def own_aws(logs: Path, tmp_path: Path) -> Iterator[LocalAws]:
+    aws = LocalAws(logs, tmp_path / "state")
+    aws.start()
+    yield aws
+    aws.stop()
+
+
+def test_all_parts_survive_an_outage_of_aws(
+    make_stack: MakeStack, own_aws: LocalAws, sandbox: Sandbox
+) -> None:
+    """kombu's own worker would never poll again."""
+    stack = make_stack(AWS_ENDPOINT_URL=own_aws.url)
+    stack.start("web")
+    worker = stack.start("worker")
+    stack.start("beat")
+    own_aws.stop()
+    wait_for(lambda: "did not answer a poll" in worker.printed(), "the worker notices")
+
+    response = stack.call("GET", "/emails/01M86CPHWVMXAYHCK7BA5TAEQD-0")
+    assert response.status == 503
+    assert response.headers["Retry-After"]
+    own_aws.start()
+    wait_for(lambda: stack.call("GET", "/readyz").status == 200, "the web is ready")
+
+    stack.wait(stack.send("mailgun-503@example.org"), "sent")
+    assert len(sandbox.messages()) == 1
+    assert "Traceback" not in worker.printed()
+
+
+def test_an_answer_is_written_down_when_dynamodb_is_back(
+    make_stack: MakeStack, own_aws: LocalAws, sandbox: Sandbox
+) -> None:
+    """DynamoDB is away when the provider answers: the answer must not be lost."""
+    stack = make_stack(
+        AWS_ENDPOINT_URL=own_aws.url, MAILRELAY_PROVIDER_TIMEOUT="10", MAILRELAY_LEASE="30"
+    )
+    stack.start("web")
+    worker = stack.start("worker")
+    sandbox.fault("mailgun", "slow", seconds=3)
+    batch = stack.send("pedro@example.org")
+    wait_for(lambda: sandbox.requests()["mailgun"] == 1, "mailgun is asked")
+
+    own_aws.stop()
+    wait_for(lambda: "not written down yet" in worker.printed(), "the answer waits")
+    own_aws.start()
+    email = stack.wait(f"{batch}-0", "sent")
+
+    assert [attempt["outcome"] for attempt in email["attempts"]] == ["accepted"]
+    assert sandbox.requests() == {"mailgun": 1, "ses": 0, "sendgrid": 0}
+
+
+def test_two_beats_at_once_do_no_harm(make_stack: MakeStack, sandbox: Sandbox) -> None:
+    stack = make_stack()
+    stack.start("web")
+    stack.start("worker")
+    for _ in range(2):
+        stack.start("beat")
+    for provider in ("mailgun", "ses", "sendgrid"):
+        sandbox.fault(provider, "status", status=503)
+    batch = stack.send(*(f"reader{index}@example.org" for index in range(20)))
+    wait_for(lambda: stack.show(batch)["counts"]["deferred"] == 20, "all are deferred")
+    sandbox.heal()
+
+    done = stack.wait(batch)
+
+    assert done["counts"]["sent"] == 20
+    assert len(sandbox.messages()) == 20
+
+
+def test_every_part_ends_by_itself_when_told_to(make_stack: MakeStack) -> None:
+    stack = make_stack()
+    for part in ("web", "worker", "beat"):
+        process = stack.start(part)
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0, process.printed()
