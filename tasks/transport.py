@@ -22,6 +22,7 @@ class Channel(SQS.Channel):
     """A channel whose polling survives any answer and any message."""
 
     hub: Any
+    qos: Any
 
     def _get_from_sqs(
         self,
@@ -57,8 +58,9 @@ class Channel(SQS.Channel):
     def _on_messages_ready(self, queue: str, qname: str, messages: dict[str, Any]) -> int:
         """Handle each message by itself, so that a broken one harms no other.
 
-        kombu 5.7 hands them over in one loop without a guard. A message that cannot be handled is
-        left to SQS, which removes it within a minute.
+        kombu 5.7 hands them over in one loop without a guard. A message that cannot be handled
+        gives back its place in the prefetch window, and is left to SQS, which removes it within
+        a minute.
         """
         handled = 0
         for message in messages.get("Messages", ()):
@@ -67,6 +69,7 @@ class Channel(SQS.Channel):
                 handled += super()._on_messages_ready(queue, qname, one)  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001 - kombu and Celery raise what they like
                 log.error("a message of %s cannot be handled: %s", qname, type(error).__name__)
+                self.qos.ack(message["ReceiptHandle"])
         return handled
 
 

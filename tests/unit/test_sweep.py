@@ -1,0 +1,182 @@
+"""The sweep brings back what is due, no faster than the queue has room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mailrelay import assembly, clock, delivery, items
+from mailrelay.message import Email, Status
+from mailrelay.queue import QueueUnavailable
+from mailrelay.settings import Settings
+from mailrelay.store import Store
+from mailrelay.sweep import Sweeper, Swept
+from tests.support.fakes import FakeQueue
+from tests.support.records import CONTENT, a_batch, an_email
+
+
+@pytest.fixture
+def queue() -> FakeQueue:
+    return FakeQueue()
+
+
+@pytest.fixture
+def sweeper(store: Store, settings: Settings, queue: FakeQueue) -> Sweeper:
+    return Sweeper(store, queue, assembly.policy(settings), queue_limit=800)
+
+
+def overdue(store: Store, total: int = 1, **changes: Any) -> list[Email]:
+    """Emails whose time came a minute ago."""
+    batch = a_batch(total=total, created_at=clock.now() - 120_000)
+    emails = [an_email(batch, index, **changes) for index in range(total)]
+    store.create(batch, CONTENT, emails, withdraw_at=None)
+    return emails
+
+
+def sweep_all(sweeper: Sweeper, seconds: float = 10) -> Swept:
+    total = Swept()
+    for shard in range(items.DUE_SHARDS):
+        swept = sweeper.sweep(shard, seconds)
+        total.enqueued += swept.enqueued
+        total.ended += swept.ended
+        total.withdrawn += swept.withdrawn
+    return total
+
+
+def now(store: Store, email: Email) -> Email:
+    found = store.email(email.id)
+    assert found is not None
+    return found
+
+
+def test_an_email_whose_message_vanished_is_enqueued_again(
+    sweeper: Sweeper, store: Store, queue: FakeQueue
+) -> None:
+    (email,) = overdue(store)
+
+    assert sweep_all(sweeper).enqueued == 1
+
+    assert queue.hints == [email.hint]
+    # Its new message has its own life: the next sweep leaves it alone.
+    assert sweep_all(sweeper).enqueued == 0
+    assert now(store, email).due_at is not None
+
+
+def test_a_deferred_email_begins_again(sweeper: Sweeper, store: Store, queue: FakeQueue) -> None:
+    (email,) = overdue(store, status=Status.DEFERRED, attempt=4, cycle=1)
+
+    sweep_all(sweeper)
+
+    assert queue.hints == [email.hint]
+    assert now(store, email).status is Status.QUEUED
+
+
+def test_an_email_whose_worker_died_goes_to_the_next_provider(
+    sweeper: Sweeper, store: Store, queue: FakeQueue
+) -> None:
+    (email,) = overdue(store, status=Status.SENDING)
+
+    sweep_all(sweeper)
+
+    woken = now(store, email)
+    assert queue.hints == [woken.hint]
+    assert (woken.attempt, woken.provider) == (2, "ses")
+    assert woken.attempts[0].code == "abandoned"
+
+
+def test_an_abandoned_last_attempt_ends_or_defers_without_a_message(
+    sweeper: Sweeper, store: Store, queue: FakeQueue
+) -> None:
+    deferred, *_ = overdue(store, status=Status.SENDING, provider_index=2, attempt=3)
+    failed, *_ = overdue(store, status=Status.SENDING, provider_index=2, attempt=21, cycle=6)
+
+    assert sweep_all(sweeper).ended == 2
+
+    assert queue.hints == []
+    assert now(store, deferred).status is Status.DEFERRED
+    assert now(store, failed).status is Status.FAILED
+
+
+def test_a_batch_that_was_never_completed_is_withdrawn(
+    sweeper: Sweeper, store: Store, queue: FakeQueue
+) -> None:
+    batch = a_batch(ready=False, total=2)
+    store.create(batch, CONTENT, [an_email(batch)], withdraw_at=clock.now() - 1)
+
+    assert sweep_all(sweeper).withdrawn == 1
+
+    assert store.batch(batch.id) is None
+    assert store.emails(batch.id) == []
+    assert queue.hints == []
+
+
+def test_a_full_queue_gets_nothing_until_it_has_room(
+    store: Store, settings: Settings, queue: FakeQueue
+) -> None:
+    emails = overdue(store, total=40)
+    queue.others = 800
+    waits: list[float] = []
+
+    def make_room(seconds: float) -> None:
+        waits.append(seconds)
+        queue.others = 0
+
+    sweeper = Sweeper(store, queue, assembly.policy(settings), queue_limit=800, sleep=make_room)
+    sweep_all(sweeper)
+
+    assert waits == [0.25]
+    assert set(queue.hints) == {email.hint for email in emails}
+
+
+def test_a_queue_that_stays_full_ends_the_sweep_and_loses_nothing(
+    sweeper: Sweeper, store: Store, queue: FakeQueue
+) -> None:
+    emails = overdue(store, total=5)
+    queue.others = 800
+
+    assert sweep_all(sweeper, seconds=0).enqueued == 0
+
+    assert [now(store, email) for email in emails] == emails
+    queue.others = 0
+    assert sweep_all(sweeper).enqueued == 5
+
+
+def test_a_sweep_never_fills_the_queue_beyond_its_limit(
+    store: Store, settings: Settings, queue: FakeQueue
+) -> None:
+    overdue(store, total=90)
+    sweeper = Sweeper(store, queue, assembly.policy(settings), queue_limit=16)
+
+    sweep_all(sweeper, seconds=0)
+
+    assert 0 < len(queue.hints) <= 16
+
+
+def test_a_queue_that_is_down_changes_nothing(
+    sweeper: Sweeper, store: Store, queue: FakeQueue
+) -> None:
+    (email,) = overdue(store)
+    queue.down = True
+
+    with pytest.raises(QueueUnavailable):
+        sweep_all(sweeper)
+
+    assert now(store, email) == email
+
+
+def test_what_somebody_else_changed_meanwhile_is_left_to_him(
+    sweeper: Sweeper, store: Store, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker claims the email between the sweep's reading and its writing."""
+    (email,) = overdue(store)
+    wake = delivery.wake
+
+    def late(*args: Any) -> Email:
+        store.claim(email.hint, clock.now(), clock.now() + 30_000)
+        return wake(*args)
+
+    monkeypatch.setattr(delivery, "wake", late)
+
+    assert sweep_all(sweeper).enqueued == 0
+    assert now(store, email).status is Status.SENDING
