@@ -95,8 +95,9 @@ worker_send_task_events = False
 timezone = "UTC"
 enable_utc = True
 
-# Beat's entries are constants and each is safe to run twice: nothing to keep in a file.
-beat_scheduler = "celery.beat:Scheduler"
+# Beat's entries are constants and each is safe to run twice: nothing to keep in a file, and no
+# reason for a traceback when one cannot be enqueued.
+beat_scheduler = "tasks.scheduler:Scheduler"
 
 beat_schedule = {
     f"sweep-{_shard}": {

@@ -7,5 +7,5 @@ from kombu.transport import TRANSPORT_ALIASES
 
 TRANSPORT_ALIASES["mailrelay-sqs"] = "tasks.transport:Transport"
 
-app = Celery("tasks", include=["tasks.deliver", "tasks.sweep"])
+app = Celery("tasks", include=["tasks.deliver", "tasks.sweep", "tasks.logs"])
 app.config_from_object("celeryconfig")
