@@ -77,7 +77,11 @@ def check_names(names: Iterable[str], variable: str) -> None:
 def create_one(settings: Settings, name: str) -> Provider:
     """One provider, ready to send; raises `SettingsError`."""
     check_names([name], "EMAIL_PROVIDERS")
-    return installed()[name]()(settings)
+    try:
+        factory = installed()[name]()
+    except (ImportError, AttributeError) as error:
+        raise SettingsError("EMAIL_PROVIDERS", f"{name} cannot be loaded: {error}") from error
+    return factory(settings)
 
 
 def create(settings: Settings) -> dict[str, Provider]:

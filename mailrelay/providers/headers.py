@@ -16,12 +16,20 @@ from mailrelay.message import Address
 _ENCODED_WORD = "=?"
 """Plain text that holds this would be read as an encoded word, so it has to become one."""
 
+_MAX_ENCODED_WORD = 75
+"""Characters (RFC 2047, section 2). `Header` would make them a line's length, which is 76."""
+
 
 def encode(value: str) -> str:
     """`value` as one line of ASCII."""
     if value.isascii() and _ENCODED_WORD not in value:
         return value
-    return Header(value, "utf-8").encode(linesep="")
+    return Header(value, "utf-8").encode(linesep="", maxlinelen=_MAX_ENCODED_WORD)
+
+
+def literal(text: str) -> str:
+    """`text` for a provider that encodes by itself, but would let an encoded word pass."""
+    return encode(text) if _ENCODED_WORD in text else text
 
 
 def address(mailbox: Address) -> str:

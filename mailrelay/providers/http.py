@@ -7,6 +7,7 @@ it nothing can have been accepted, after it silence may hide a success.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,8 +18,15 @@ from mailrelay.message import Outcome
 from mailrelay.providers import Answer
 from mailrelay.settings import PROVIDER_CONNECT_TIMEOUT, Settings
 
-_MAX_REASON = 500
+_MAX_LINE = 500
 """Characters of a provider's words that are kept."""
+
+_PIECE_BYTES = 64 * 1024
+"""How much of a body is sent at once.
+
+Until the answer is awaited, urllib3 lets each write take the connect timeout at most: all of a
+large body in one would fail on any line that needs longer for it.
+"""
 
 
 class NoAnswer(Exception):
@@ -29,65 +37,92 @@ class NoAnswer(Exception):
         self.answer = answer
 
 
-class _Body:
-    """A request's body that knows whether it has begun to leave."""
+class Body:
+    """A request's body that knows whether it has begun to leave, and takes `seconds` at most."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes, seconds: float) -> None:
+        self._data = memoryview(data)
+        self._seconds = seconds
         self.begun = False
 
     def __iter__(self) -> Iterator[bytes]:
         self.begun = True
-        yield self._data
+        deadline = time.monotonic() + self._seconds
+        for start in range(0, len(self._data), _PIECE_BYTES):
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            yield self._data[start : start + _PIECE_BYTES].tobytes()
 
 
 class HttpClient:
     """Connections to one provider, kept open between requests and shared by all threads."""
 
     def __init__(self, settings: Settings) -> None:
+        self._seconds = settings.provider_timeout
         self._pool = PoolManager(
             maxsize=settings.concurrency,
             # No hidden retries and no redirects: one attempt is one request.
             retries=False,
-            timeout=Timeout(connect=PROVIDER_CONNECT_TIMEOUT, read=settings.provider_timeout),
+            timeout=Timeout(
+                connect=PROVIDER_CONNECT_TIMEOUT,
+                read=settings.provider_timeout,
+                # The time that the body took counts: a lease is running (see `settings`).
+                total=PROVIDER_CONNECT_TIMEOUT + settings.provider_timeout,
+            ),
         )
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], data: bytes = b""
     ) -> BaseHTTPResponse:
         """The provider's answer, whatever its status; raises `NoAnswer`."""
-        body = _Body(data)
+        body = Body(data, self._seconds)
         length = {"Content-Length": str(len(data))} if data else {}
         try:
             return self._pool.request(
                 method, url, headers={**headers, **length}, body=body if data else None
             )
         except HTTPError as error:
-            outcome = Outcome.UNKNOWN if body.begun else Outcome.RETRY
-            raise NoAnswer(Answer(outcome, type(error).__name__, no_answer(outcome))) from error
+            raise NoAnswer(silence(error, begun=body.begun)) from error
 
 
-def no_answer(outcome: Outcome) -> str:
-    """The reason that a person reads where a provider said nothing."""
-    if outcome is Outcome.UNKNOWN:
-        return "the request went out and no answer came back"
-    return "no connection to the provider"
+def silence(error: Exception, *, begun: bool) -> Answer:
+    """What it means that `error` came in place of an answer: has the body `begun` to leave?"""
+    if begun:
+        reason = "the request went out and no answer came back"
+        return Answer(Outcome.UNKNOWN, type(error).__name__, reason)
+    return Answer(Outcome.RETRY, type(error).__name__, "no connection to the provider")
 
 
 def default_outcome(status: int) -> Outcome:
-    """What an HTTP status means that no table has: 5xx passes, all else is between us and them."""
-    return Outcome.RETRY if status >= 500 else Outcome.UNAVAILABLE
+    """What an HTTP status means that no table has.
+
+    5xx and 429 pass, and the rest is between us and the provider; but whoever says 2xx in words
+    that we do not know may well have accepted the email.
+    """
+    if status < 300:
+        return Outcome.UNKNOWN
+    return Outcome.RETRY if status >= 500 or status == 429 else Outcome.UNAVAILABLE
+
+
+def refusal(response: BaseHTTPResponse, outcome: Outcome, words: object) -> Answer:
+    """The answer that is no success, with HTTP's own words where the provider has none."""
+    status = str(response.status)
+    said = one_line(words) if isinstance(words, str) else ""
+    return Answer(outcome, status, said or one_line(response.reason or "") or f"HTTP {status}")
 
 
 def json_object(response: BaseHTTPResponse) -> dict[str, Any]:
     """The answer's body; empty where it is no JSON object."""
     try:
         value = json.loads(response.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def reason(text: object) -> str:
-    """A provider's words on one line of bounded length."""
-    return " ".join(str(text).split())[:_MAX_REASON]
+def one_line(text: str) -> str:
+    """A provider's words on one line of bounded length, and such that they can be stored.
+
+    JSON can spell half of a surrogate pair, which no encoding can write: it becomes ``?``.
+    """
+    return " ".join(text.split())[:_MAX_LINE].encode("utf-8", "replace").decode()

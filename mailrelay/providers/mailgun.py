@@ -13,7 +13,14 @@ from urllib3.util import make_headers
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer, Envelope, headers
-from mailrelay.providers.http import HttpClient, NoAnswer, default_outcome, json_object, reason
+from mailrelay.providers.http import (
+    HttpClient,
+    NoAnswer,
+    default_outcome,
+    json_object,
+    one_line,
+    refusal,
+)
 from mailrelay.settings import Settings, SettingsError
 
 _BY_STATUS = {
@@ -30,6 +37,9 @@ _BY_STATUS = {
     503: Outcome.RETRY,
     504: Outcome.UNKNOWN,
 }
+
+_WRONG_PATH = b"Mailgun Magnificent API"
+"""With this text and a 200 Mailgun answers to a path that it does not have."""
 
 _OURS = re.compile(r"\bfrom\b|is not allowed to send", re.IGNORECASE)
 """A 400 about our sender or our domain: the message would be fine elsewhere."""
@@ -67,10 +77,13 @@ class Mailgun:
             return none.answer
         answer = json_object(response)
         if response.status != 200:
-            return Answer(Outcome.UNAVAILABLE, str(response.status), reason(answer.get("message")))
-        state = answer.get("domain", {}).get("state")
+            return refusal(response, Outcome.UNAVAILABLE, answer.get("message"))
+        domain = answer.get("domain")
+        if not isinstance(domain, dict):
+            return Answer(Outcome.UNAVAILABLE, "200", "no answer of Mailgun's: a wrong URL?")
+        state = str(domain.get("state"))
         outcome = Outcome.ACCEPTED if state == "active" else Outcome.UNAVAILABLE
-        return Answer(outcome, "200", f"the domain is {state}")
+        return Answer(outcome, "200", one_line(f"the domain is {state}"))
 
 
 def _fields(envelope: Envelope) -> list[tuple[str, str]]:
@@ -78,7 +91,7 @@ def _fields(envelope: Envelope) -> list[tuple[str, str]]:
     fields = [
         ("from", headers.address(envelope.sender)),
         ("to", headers.address(envelope.to)),
-        ("subject", envelope.subject),
+        ("subject", headers.literal(envelope.subject)),
         ("h:Message-Id", envelope.message_id),
     ]
     if content.plain is not None:
@@ -92,14 +105,25 @@ def _fields(envelope: Envelope) -> list[tuple[str, str]]:
 
 
 def _read(response: BaseHTTPResponse) -> Answer:
-    answer, code = json_object(response), str(response.status)
-    message = answer.get("message", "")
+    answer = json_object(response)
+    message = answer.get("message")
     outcome = _BY_STATUS.get(response.status, default_outcome(response.status))
     if outcome is Outcome.ACCEPTED:
-        if "id" not in answer:
-            # A wrong path is answered 200 with the text "Mailgun Magnificent API".
-            return Answer(Outcome.UNAVAILABLE, code, "no answer of Mailgun's: a wrong URL?")
-        return Answer(outcome, code, reason(message), str(answer["id"]))
-    if outcome is Outcome.REJECTED and _OURS.search(str(message)):
+        return _accepted(response, answer.get("id"), message)
+    if outcome is Outcome.REJECTED and not _blames_message(message):
         outcome = Outcome.UNAVAILABLE
-    return Answer(outcome, code, reason(message))
+    return refusal(response, outcome, message)
+
+
+def _accepted(response: BaseHTTPResponse, message_id: object, message: object) -> Answer:
+    if isinstance(message_id, str) and message_id:
+        words = one_line(message) if isinstance(message, str) else ""
+        return Answer(Outcome.ACCEPTED, str(response.status), words, one_line(message_id))
+    if _WRONG_PATH in response.data:
+        return refusal(response, Outcome.UNAVAILABLE, "no answer of Mailgun's: a wrong URL?")
+    return refusal(response, Outcome.UNKNOWN, "said to be fine, in words that are not Mailgun's")
+
+
+def _blames_message(message: object) -> bool:
+    """Whether a 400 is Mailgun's own, and about nothing of ours."""
+    return isinstance(message, str) and bool(message) and not _OURS.search(message)

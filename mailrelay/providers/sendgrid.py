@@ -18,7 +18,14 @@ from urllib3 import BaseHTTPResponse
 
 from mailrelay.message import Address, Outcome
 from mailrelay.providers import Answer, Envelope, headers
-from mailrelay.providers.http import HttpClient, NoAnswer, default_outcome, json_object, reason
+from mailrelay.providers.http import (
+    HttpClient,
+    NoAnswer,
+    default_outcome,
+    json_object,
+    one_line,
+    refusal,
+)
 from mailrelay.settings import Settings, SettingsError
 
 _BY_STATUS = {
@@ -77,19 +84,20 @@ class SendGrid:
             response = self._http.request("GET", self._scopes_url, self._authorization)
         except NoAnswer as none:
             return none.answer
-        code = str(response.status)
+        answer = json_object(response)
         if response.status != 200:
-            return Answer(Outcome.UNAVAILABLE, code, _message(json_object(response)))
-        if "mail.send" not in json_object(response).get("scopes", []):
-            return Answer(Outcome.UNAVAILABLE, code, "the key lacks the scope mail.send")
-        return Answer(Outcome.ACCEPTED, code, "the key may send")
+            return refusal(response, Outcome.UNAVAILABLE, _words(answer))
+        scopes = answer.get("scopes")
+        if not isinstance(scopes, list) or "mail.send" not in scopes:
+            return Answer(Outcome.UNAVAILABLE, "200", "the key lacks the scope mail.send")
+        return Answer(Outcome.ACCEPTED, "200", "the key may send")
 
 
 def _payload(envelope: Envelope) -> dict[str, Any]:
     content = envelope.content
     mail = Mail()
     mail.from_email = _address(envelope.sender)
-    mail.subject = envelope.subject
+    mail.subject = headers.literal(envelope.subject)
     recipient = Personalization()
     recipient.add_to(_address(envelope.to))
     mail.add_personalization(recipient)
@@ -111,31 +119,49 @@ def _address(mailbox: Address) -> SendGridAddress:
     # Set one by one: given an address alone, the constructor parses it as "name <address>".
     address = SendGridAddress()
     address.email = headers.ascii_domain(mailbox.email)
-    address.name = mailbox.name
+    address.name = headers.literal(mailbox.name) if mailbox.name else None
     return address
 
 
 def _read(response: BaseHTTPResponse) -> Answer:
-    code = str(response.status)
+    answer = json_object(response)
     outcome = _BY_STATUS.get(response.status, default_outcome(response.status))
     if outcome is Outcome.ACCEPTED:
-        return Answer(outcome, code, "accepted", response.headers.get("X-Message-Id"))
-    answer = json_object(response)
+        return _accepted(response, answer)
     if outcome is Outcome.REJECTED and not _blames_message(answer):
         outcome = Outcome.UNAVAILABLE
-    return Answer(outcome, code, _message(answer))
+    return refusal(response, outcome, _words(answer))
+
+
+def _accepted(response: BaseHTTPResponse, answer: dict[str, Any]) -> Answer:
+    # SendGrid accepts with an empty body and mostly, not always, with an id. A 200 with a page in
+    # it is somebody else's: to believe it would lose the email.
+    message_id = response.headers.get("X-Message-Id")
+    strange = response.data.strip() and (not answer or "errors" in answer)
+    if response.status == 200 and strange and not message_id:
+        words = "said to be fine, in words that are not SendGrid's"
+        return refusal(response, Outcome.UNKNOWN, words)
+    return Answer(
+        Outcome.ACCEPTED, str(response.status), "accepted", message_id and one_line(message_id)
+    )
 
 
 def _errors(answer: dict[str, Any]) -> list[dict[str, Any]]:
     errors = answer.get("errors")
-    return [error for error in errors if isinstance(error, dict)] if errors else []
+    return [error for error in errors if isinstance(error, dict)] if type(errors) is list else []
+
+
+def _texts(answer: dict[str, Any], key: str) -> list[str]:
+    """What the errors have under `key`, where it is a text and not empty."""
+    found = (error.get(key) for error in _errors(answer))
+    return [text for text in found if isinstance(text, str) and text]
 
 
 def _blames_message(answer: dict[str, Any]) -> bool:
     """Whether a 400 names a field, and none that is about our sender."""
-    fields = [error["field"] for error in _errors(answer) if error.get("field")]
+    fields = _texts(answer, "field")
     return bool(fields) and not any(field.startswith(_OURS) for field in fields)
 
 
-def _message(answer: dict[str, Any]) -> str:
-    return reason("; ".join(str(error.get("message")) for error in _errors(answer)))
+def _words(answer: dict[str, Any]) -> str:
+    return "; ".join(_texts(answer, "message"))

@@ -6,8 +6,8 @@ https://docs.aws.amazon.com/ses/latest/APIReference-V2/API_SendEmail.html
 from __future__ import annotations
 
 import re
-import ssl
-from email.header import Header
+from contextvars import ContextVar
+from dataclasses import dataclass
 from email.message import Message
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -16,22 +16,18 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
-    ConnectTimeoutError,
     CredentialRetrievalError,
-    EndpointConnectionError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
-    ProxyConnectionError,
-    SSLError,
+    SSOError,
     TokenRetrievalError,
 )
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer, Envelope, headers
-from mailrelay.providers.http import default_outcome, no_answer, reason
+from mailrelay.providers.http import Body, default_outcome, one_line, silence
 from mailrelay.settings import PROVIDER_CONNECT_TIMEOUT, Settings, SettingsError
 
 _BY_ERROR = {
@@ -55,14 +51,31 @@ _BY_TEXT = (
 )
 """Errors that mean something else with these words in them."""
 
-_NOTHING_SENT = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
-
 _NO_CREDENTIALS = (
     NoCredentialsError,
     PartialCredentialsError,
     CredentialRetrievalError,
     TokenRetrievalError,
+    SSOError,
 )
+
+
+@dataclass(slots=True)
+class _Call:
+    """How far one call has come; botocore's errors alone do not tell."""
+
+    body: Body | None = None
+    """None until there is a connection to be looked for."""
+    status: int | None = None
+    """The answer's, once there is one."""
+
+    @property
+    def begun(self) -> bool:
+        return self.body is not None and self.body.begun
+
+
+_call: ContextVar[_Call] = ContextVar("_call")
+"""The call under way in this thread: botocore's events do not say which one they belong to."""
 
 
 class Ses:
@@ -87,33 +100,53 @@ class Ses:
             raise SettingsError(
                 "SES_REGION", "or AWS_REGION is needed: EMAIL_PROVIDERS has ses"
             ) from None
+        except PartialCredentialsError as error:
+            raise SettingsError(
+                error.kwargs["cred_var"], "is needed beside its other half"
+            ) from None
+        self._seconds = settings.provider_timeout
+        events = self._client.meta.events
+        events.register("before-send.sesv2.SendEmail", self._before_send)
+        events.register("before-parse.sesv2", _before_parse)
 
     def send(self, envelope: Envelope) -> Answer:
         mailboxes = (envelope.sender, envelope.to, envelope.content.reply_to)
         if any(mailbox and not _local_part(mailbox.email).isascii() for mailbox in mailboxes):
             return Answer(Outcome.UNAVAILABLE, "local_part", "SES takes only ASCII local parts")
+        message = _mime(envelope)
+        call = _Call()
+        _call.set(call)
         try:
             answer = self._client.send_email(
-                FromEmailAddress=headers.address(envelope.sender),
                 Destination={"ToAddresses": [headers.ascii_domain(envelope.to.email)]},
-                Content={"Raw": {"Data": _mime(envelope)}},
+                Content={"Raw": {"Data": message}},
             )
+            return Answer(Outcome.ACCEPTED, "200", "accepted", one_line(answer["MessageId"]))
         except ClientError as error:
             return _refusal(error)
-        except BotoCoreError as error:
-            return _silence(error)
-        return Answer(Outcome.ACCEPTED, "200", "accepted", answer["MessageId"])
+        except Exception as error:  # noqa: BLE001 - its parser raises anything at strange answers
+            return _failure(error, call)
 
     def check(self) -> Answer:
+        call = _Call()
+        _call.set(call)
         try:
             account = self._client.get_account()
         except ClientError as error:
             return _refusal(error)
-        except BotoCoreError as error:
-            return _silence(error)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failure(error, call)
         if not account.get("SendingEnabled"):
             return Answer(Outcome.UNAVAILABLE, "200", "sending is paused for this account")
         return Answer(Outcome.ACCEPTED, "200", "the account may send")
+
+    def _before_send(self, request: Any, **_: Any) -> None:
+        """Have botocore send the same bytes from where they can be seen to leave."""
+        request.body = _call.get().body = Body(request.body, self._seconds)
+
+
+def _before_parse(response_dict: dict[str, Any], **_: Any) -> None:
+    _call.get().status = response_dict["status_code"]
 
 
 def _local_part(email: str) -> str:
@@ -133,44 +166,33 @@ def _mime(envelope: Envelope) -> bytes:
     )
     message["From"] = headers.address(envelope.sender)
     message["To"] = headers.address(envelope.to)
-    message["Subject"] = _header(envelope.subject)
+    message["Subject"] = headers.encode(envelope.subject)
     # SES puts its own in place of it; a relay behind SES may not.
     message["Message-ID"] = envelope.message_id
     if content.reply_to is not None:
         message["Reply-To"] = headers.address(content.reply_to)
     for name, value in content.headers.items():
-        message[name] = _header(value)
+        message[name] = headers.encode(value)
     return message.as_bytes(policy=message.policy.clone(linesep="\r\n"))
 
 
-def _header(value: str) -> str | Header:
-    encoded = headers.encode(value)
-    return value if encoded == value else Header(value, "utf-8")
-
-
 def _refusal(error: ClientError) -> Answer:
-    code, text = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    told = error.response.get("Error", {})
+    code = one_line(str(told.get("Code") or status))
+    text = one_line(str(told.get("Message") or "")) or f"HTTP {status}"
     outcome = _BY_ERROR.get(code, default_outcome(status))
     for other, words, meaning in _BY_TEXT:
         if code == other and words in text:
             outcome = meaning
-    return Answer(outcome, code, reason(text))
+    return Answer(outcome, code, text)
 
 
-def _silence(error: BotoCoreError) -> Answer:
-    """What an error of botocore's own means: did the request go out?"""
+def _failure(error: Exception, call: _Call) -> Answer:
+    """What any other error means: did the request go out, and was it answered?"""
     if isinstance(error, _NO_CREDENTIALS):
         return Answer(Outcome.UNAVAILABLE, type(error).__name__, "no credentials for SES")
-    outcome = Outcome.UNKNOWN
-    if isinstance(error, _NOTHING_SENT) or _is_bad_certificate(error):
-        outcome = Outcome.RETRY
-    return Answer(outcome, type(error).__name__, no_answer(outcome))
-
-
-def _is_bad_certificate(error: BotoCoreError) -> bool:
-    """Whether TLS failed before anything was sent; botocore has one error for before and after."""
-    cause = error.kwargs.get("error") if isinstance(error, SSLError) else None
-    return any(
-        isinstance(part, ssl.SSLCertVerificationError) for part in getattr(cause, "args", ())
-    )
+    if call.status is not None:
+        outcome = default_outcome(call.status)
+        return Answer(outcome, str(call.status), "an answer in words that are not SES's")
+    return silence(error, begun=call.begun)
