@@ -2,10 +2,13 @@
 
 import os
 
+from mailrelay import providers
 from mailrelay.settings import SettingsError, load
 
 try:
     _settings = load(os.environ)
+    # Here too, since gunicorn starts a worker that fails at this again and again.
+    providers.check_names(_settings.providers, "EMAIL_PROVIDERS")
 except SettingsError as error:
     raise SystemExit(f"mailrelay: {error}") from None
 
@@ -23,4 +26,4 @@ keepalive = 75
 # Its default path is one for all gunicorns of a user.
 control_socket_disable = True
 accesslog = "-"
-access_log_format = '%(m)s %(U)s %(s)s %(B)s bytes %(M)s ms'
+access_log_format = "%(m)s %(U)s %(s)s %(B)s bytes %(M)s ms"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import click
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 import mailrelay
 from mailrelay import doctor, provision
@@ -81,6 +83,12 @@ def doctor_() -> None:
         sys.exit(1)
 
 
+def _address(_context: click.Context, _option: click.Parameter, url: str) -> str:
+    if not re.match("https?://[^/]", url):
+        raise click.BadParameter("must be an http:// or https:// address")
+    return url.rstrip("/")
+
+
 def _api(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a command that talks to the API."""
     command = click.option(
@@ -93,7 +101,8 @@ def _api(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--url",
         envvar="MAILRELAY_URL",
-        default=lambda: f"http://127.0.0.1:{os.environ.get('PORT', '8000')}",
+        default=lambda: f"http://127.0.0.1:{os.environ.get('PORT') or '8000'}",
+        callback=_address,
         show_envvar=True,
         show_default="http://127.0.0.1:8000",
         help="Where the relay is.",
@@ -131,7 +140,7 @@ def send(
         raise click.UsageError("Give --text, --html or both.")
     if text == html == "-":
         raise click.UsageError("Only one of --text and --html can be read from standard input.")
-    stdin = sys.stdin.read() if "-" in (text, html) else ""
+    stdin = _stdin() if "-" in (text, html) else ""
     body = {
         "from": {"email": sender, "name": from_name},
         "destinations": [{"email": recipient} for recipient in recipients],
@@ -147,6 +156,13 @@ def send(
         _watch(url, key, batch["id"])
 
 
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        _fail("standard input is not in UTF-8")
+
+
 @main.command()
 @_api
 @click.argument("id_", metavar="ID")
@@ -159,13 +175,13 @@ def status(url: str, key: str, id_: str, watch: bool) -> None:
     if watch:
         _watch(url, key, id_)
     else:
-        _show(_call("GET", f"{url}/emails/{id_}", key))
+        _show(_get(url, key, id_))
 
 
 def _watch(url: str, key: str, id_: str) -> None:
     """A progress bar until nothing is open any more, then the whole."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
@@ -173,7 +189,7 @@ def _watch(url: str, key: str, id_: str) -> None:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("asking", total=None)
         while True:
-            answer = _call("GET", f"{url}/emails/{id_}", key)
+            answer = _get(url, key, id_)
             counts = answer.get("counts") or {answer["status"]: 1}
             unfinished = sum(counts.get(name, 0) for name in _UNFINISHED)
             total = answer.get("total", 1)
@@ -188,11 +204,14 @@ def _watch(url: str, key: str, id_: str) -> None:
 
 
 def _show(answer: dict[str, Any]) -> None:
-    console = Console()
+    # Names and reasons are shown as they are, whatever brackets and colons they hold.
+    console = Console(markup=False, emoji=False, highlight=False)
     if answer["object"] == "batch":
         counts = ", ".join(f"{count} {name}" for name, count in answer["counts"].items() if count)
-        console.print(f"batch {answer['id']}: {answer['status']} ({counts})", highlight=False)
-        table = Table("email", "to", "status", "provider", "retries", "error")
+        console.print(f"batch {answer['id']}: {answer['status']} ({counts})")
+        table = Table(
+            Column("email", no_wrap=True), "to", "status", "provider", "retries", "error"
+        )
         for email in answer["emails"]:
             table.add_row(
                 *(email["id"], email["to"]["email"], email["status"], email["provider"] or ""),
@@ -202,9 +221,9 @@ def _show(answer: dict[str, Any]) -> None:
         if answer["nextCursor"]:
             console.print(f"… and {answer['total'] - len(answer['emails'])} more")
         return
-    console.print(f"email {answer['id']}: {answer['status']}", highlight=False)
+    console.print(f"email {answer['id']}: {answer['status']}")
     if answer["nextAttemptAt"]:
-        console.print(f"next attempt at {answer['nextAttemptAt']}", highlight=False)
+        console.print(f"next attempt at {answer['nextAttemptAt']}")
     table = Table("attempt", "provider", "outcome", "code", "reason", "started", "ms")
     for attempt in answer["attempts"]:
         names = ("number", "provider", "outcome", "code", "reason", "startedAt", "durationMs")
@@ -217,6 +236,10 @@ def _error(email: dict[str, Any]) -> str:
     return f"{error['provider']} {error['code']}: {error['reason']}" if error else ""
 
 
+def _get(url: str, key: str, id_: str) -> dict[str, Any]:
+    return _call("GET", f"{url}/emails/{quote(id_, safe='')}", key)
+
+
 def _call(
     method: str,
     url: str,
@@ -226,17 +249,26 @@ def _call(
 ) -> dict[str, Any]:
     """The API's answer; ends the command with the API's own words where it is an error."""
     sent = {"Authorization": f"Bearer {key}", **(headers or {})}
+    # In ASCII: what is not UTF-8 on the command line is the API's to refuse, field by field.
+    data = None if body is None else json.dumps(body)
+    if data is not None:
+        sent["Content-Type"] = "application/json"
     try:
-        response = urllib3.request(method, url, headers=sent, json=body, timeout=60, retries=False)
-        answer: dict[str, Any] = json.loads(response.data)
+        response = urllib3.request(
+            method, url, headers=sent, body=data, timeout=60, retries=False, redirect=False
+        )
     except urllib3.exceptions.HTTPError:
         _fail(f"no relay answers at {url}")
     except ValueError:
+        _fail("an API key and an idempotency key are made of visible ASCII characters")
+    try:
+        answer = json.loads(response.data)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict) and response.status >= 400 and "detail" in answer:
+        _fail("\n".join([answer["detail"], *_field_errors(answer)]))
+    if not isinstance(answer, dict) or "id" not in answer:
         _fail(f"what answers at {url} is no relay")
-    if response.status >= 400:
-        _fail(
-            "\n".join([answer.get("detail", f"error {response.status}"), *_field_errors(answer)])
-        )
     return answer
 
 

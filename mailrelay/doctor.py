@@ -48,8 +48,8 @@ def _dynamodb(settings: Settings) -> Checkup:
         assembly.store(settings).ping()
     except StoreUnavailable as error:
         return Checkup(what, ok=False, detail=_advice(error.__cause__ or error))
-    except BotoCoreError as error:
-        return Checkup(what, ok=False, detail=str(error))
+    except (BotoCoreError, ClientError) as error:
+        return Checkup(what, ok=False, detail=_advice(error))
     return Checkup(what, ok=True, detail="answers")
 
 

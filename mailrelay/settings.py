@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load
 from marshmallow.validate import Range, Regexp
@@ -96,21 +97,26 @@ def _retry_delay(text: str) -> float:
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """What can stand behind ``Bearer`` (RFC 6750, section 2.1)."""
 
+_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
 
 def _api_key(text: str) -> tuple[str, str]:
     """One entry of MAILRELAY_API_KEYS as (name, SHA-256 in hex)."""
-    name, _, key = text.rpartition(":")
-    name, _, scheme = name.partition(":")
-    named = re.fullmatch(r"[A-Za-z0-9_.\-]{1,64}", name)
-    if scheme == "sha256" and named and re.fullmatch(r"[0-9a-fA-F]{64}", key):
-        return name, key.lower()
-    if scheme or not _TOKEN.fullmatch(key) or not (named or name == ""):
-        raise ValidationError(
-            "takes keys, comma-separated, each one KEY, NAME:KEY or NAME:sha256:HEX; a key is"
-            " made of letters, digits and -._~+/, a name of letters, digits and -._"
-        )
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return name or f"key-{digest[:8]}", digest
+    match text.split(":"):
+        case [key] if _TOKEN.fullmatch(key):
+            digest = hashlib.sha256(key.encode()).hexdigest()
+            return f"key-{digest[:8]}", digest
+        # Not a key named sha256: who writes that has a hash and forgot its name.
+        case [name, key] if _NAME.fullmatch(name) and _TOKEN.fullmatch(key) and name != "sha256":
+            return name, hashlib.sha256(key.encode()).hexdigest()
+        case [name, "sha256", digest] if _NAME.fullmatch(name) and _SHA256.fullmatch(digest):
+            return name, digest.lower()
+    raise ValidationError(
+        "takes keys, comma-separated, each one KEY, NAME:KEY or NAME:sha256:HEX; a key is"
+        " made of letters, digits and -._~+/, a name of letters, digits and -._"
+    )
 
 
 def _chain(names: tuple[str, ...]) -> None:
@@ -124,7 +130,18 @@ def _distinct_keys(keys: tuple[tuple[str, str], ...]) -> None:
         raise ValidationError("has the same name or the same key twice")
 
 
-_URL = Regexp(r"https?://[^\s/?#]+(/[^\s?#]*)?\Z", error="must be an http:// or https:// address")
+def _url(text: str) -> None:
+    try:
+        parts = urlsplit(text)
+        works = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        works = False
+    # A user and a password would be ignored, and then shown wherever the address is.
+    if not works or re.search(r"[\s?#@]", text):
+        raise ValidationError("must be an http:// or https:// address")
+
+
+_SECRET = Regexp(r"[!-~]+\Z", error="must be made of visible ASCII characters")
 _REGION = Regexp(r"[a-z0-9\-]{1,63}\Z", error="must be the name of a region, such as eu-west-1")
 
 
@@ -148,12 +165,12 @@ def _port(variable: str, default: int, part: str) -> fields.Integer:
     return _whole(variable, default, 1, 65_535, f"where `make run` has the {part} listen")
 
 
-def _above_zero(variable: str, default: float, description: str) -> fields.Float:
-    takes = "must be a number above 0"
+def _above_zero(variable: str, default: float, most: int, description: str) -> fields.Float:
+    takes = f"must be a number above 0, up to {most}"
     return fields.Float(
         data_key=variable,
         load_default=default,
-        validate=Range(min=0, min_inclusive=False, error=takes),
+        validate=Range(min=0, min_inclusive=False, max=most, error=takes),
         error_messages={"invalid": takes, "special": takes, "too_large": takes},
         metadata={"description": description},
     )
@@ -177,7 +194,7 @@ class _Environment(Schema):
         validate=_distinct_keys,
         metadata={"description": "bearer keys: KEY, NAME:KEY or NAME:sha256:HEX"},
     )
-    mailgun_api_key = _text("MAILGUN_API_KEY", "Mailgun's API key")
+    mailgun_api_key = _text("MAILGUN_API_KEY", "Mailgun's API key", validate=_SECRET)
     mailgun_domain = _text(
         "MAILGUN_DOMAIN",
         "the sending domain at Mailgun",
@@ -187,22 +204,22 @@ class _Environment(Schema):
         "MAILGUN_BASE_URL",
         "Mailgun's address; https://api.eu.mailgun.net in the EU",
         load_default="https://api.mailgun.net",
-        validate=_URL,
+        validate=_url,
     )
-    sendgrid_api_key = _text("SENDGRID_API_KEY", "SendGrid's API key")
+    sendgrid_api_key = _text("SENDGRID_API_KEY", "SendGrid's API key", validate=_SECRET)
     sendgrid_base_url = _text(
         "SENDGRID_BASE_URL",
         "SendGrid's address",
         load_default="https://api.sendgrid.com",
-        validate=_URL,
+        validate=_url,
     )
     ses_region = _text(
         "SES_REGION", "the region of SES; the AWS region unless given", validate=_REGION
     )
-    ses_endpoint_url = _text("SES_ENDPOINT_URL", "another address for SES", validate=_URL)
+    ses_endpoint_url = _text("SES_ENDPOINT_URL", "another address for SES", validate=_url)
     aws_region = _text("AWS_REGION", "the AWS region; boto3's own unless given", validate=_REGION)
     aws_endpoint_url = _text(
-        "AWS_ENDPOINT_URL", "another address for all of AWS, read by boto3 itself", validate=_URL
+        "AWS_ENDPOINT_URL", "another address for all of AWS, read by boto3 itself", validate=_url
     )
     table = _text(
         "MAILRELAY_TABLE",
@@ -235,8 +252,10 @@ class _Environment(Schema):
         *("MAILRELAY_MESSAGE_TTL", 60, 60, 1_209_600),
         "seconds that a message lives in SQS",
     )
-    lease = _above_zero("MAILRELAY_LEASE", 30.0, "seconds a worker may hold an email")
-    sweep_interval = _above_zero("MAILRELAY_SWEEP_INTERVAL", 10.0, "seconds between two sweeps")
+    lease = _above_zero(*("MAILRELAY_LEASE", 30.0, 86_400), "seconds a worker may hold an email")
+    sweep_interval = _above_zero(
+        *("MAILRELAY_SWEEP_INTERVAL", 10.0, 86_400), "seconds between two sweeps"
+    )
     retry_schedule = _List(
         _retry_delay,
         data_key="MAILRELAY_RETRY_SCHEDULE",
@@ -250,14 +269,15 @@ class _Environment(Schema):
         validate=Regexp(r"(allow|avoid)\Z", error="must be allow or avoid"),
     )
     provider_timeout = _above_zero(
-        "MAILRELAY_PROVIDER_TIMEOUT", 10.0, "seconds to wait for a provider's answer"
+        *("MAILRELAY_PROVIDER_TIMEOUT", 10.0, 86_400), "seconds to wait for a provider's answer"
     )
     concurrency = _whole(
         *("MAILRELAY_CONCURRENCY", 32, 1, 1000),
         "emails that one worker process sends at the same time",
     )
     retention_days = _above_zero(
-        "MAILRELAY_RETENTION_DAYS", 30.0, "days until a batch and its content are removed"
+        *("MAILRELAY_RETENTION_DAYS", 30.0, 36_500),
+        "days until a batch and its content are removed",
     )
     port = _port("PORT", 8000, "web process")
     flower_port = _port("FLOWER_PORT", 5555, "Flower")

@@ -24,7 +24,8 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]
-    app.url_map.strict_slashes = False
+    # No redirects: a client that sends mail does not follow them.
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
     problems.register(app)
     app.register_blueprint(emails.blueprint(relay, settings.api_keys, settings.providers))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))

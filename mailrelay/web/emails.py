@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request, url_for
 from marshmallow import ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from mailrelay.message import EmailId
 from mailrelay.relay import IdempotencyKey, Relay
@@ -19,6 +22,9 @@ from mailrelay.web.problems import Problem
 from mailrelay.web.schemas import MAX_DESTINATIONS, SubmissionSchema, flatten
 
 _DEFAULT_PAGE = 100
+
+_NAMED_ERRORS = 10
+"""How many of the bad fields a problem's text names; its `errors` has them all."""
 
 
 def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -> Blueprint:
@@ -66,8 +72,16 @@ def _json_body() -> dict[str, Any]:
         raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send JSON, with Content-Type: application/json."
         )
+    data = request.get_data()
+    if request.content_length is None and len(data) == request.max_content_length:
+        # Of a body that comes in chunks Werkzeug drops what is over the limit, without a word.
+        raise RequestEntityTooLarge
     try:
-        body = json.loads(request.get_data().decode("utf-8-sig"), parse_constant=_no_constant)
+        body = json.loads(
+            data.decode("utf-8-sig"),
+            parse_constant=_no_constant,
+            object_pairs_hook=_distinct,
+        )
     except UnicodeDecodeError:
         raise Problem(HTTPStatus.BAD_REQUEST, "The body is not in UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -86,6 +100,15 @@ def _json_body() -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields. Of two with one name, `json` would silently drop the first."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise Problem(HTTPStatus.BAD_REQUEST, f"The body has the field {twice!r} twice.")
+    return fields
 
 
 def _idempotency_key(body: dict[str, Any]) -> IdempotencyKey | None:
@@ -116,8 +139,9 @@ def _is_number(text: str, least: int, most: int) -> bool:
 
 
 def _unprocessable(errors: dict[str, list[str]]) -> Problem:
+    named, more = ", ".join(islice(errors, _NAMED_ERRORS)), len(errors) - _NAMED_ERRORS
     return Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        f"Wrong: {', '.join(errors)}.",
+        f"Wrong: {named}{f' and {more} more' if more > 0 else ''}.",
         errors=errors,
     )

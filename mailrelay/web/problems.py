@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, json
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from mailrelay.relay import IdempotencyMismatch, StillAccepting
@@ -34,6 +35,7 @@ def problem(
     }
     if errors is not None:
         body["errors"] = errors
+    # In ASCII: what it quotes of a request may hold halves of characters, which UTF-8 cannot.
     return Response(
         json.dumps(body), status.value, headers, content_type="application/problem+json"
     )

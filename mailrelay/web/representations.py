@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mailrelay import delivery
 from mailrelay.message import Address, Attempt, Email, Status
 from mailrelay.relay import Accepted, BatchView
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _OPEN = (Status.QUEUED, Status.SENDING, Status.DEFERRED, Status.UNKNOWN)
 
@@ -96,7 +98,7 @@ def _address(address: Address) -> dict[str, str]:
 
 def time(ms: int) -> str:
     """RFC 3339 in UTC, to the millisecond."""
-    moment = datetime.fromtimestamp(ms / 1000, UTC)
+    moment = _EPOCH + timedelta(milliseconds=ms)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,11 @@ MAX_DESTINATIONS = 1000
 MAX_LINE = 998
 """Characters of a header's line (RFC 5322, section 2.1.1), and so of any value in one."""
 
-_HEADER_NAME = re.compile(r"(X|List)-[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z", re.IGNORECASE)
+# ASCII, or "ſ" would match "s" where case does not count.
+_HEADER_NAME = re.compile(r"(X|List)-[!#$%&'*+\-.^_`|~0-9A-Z]+\Z", re.IGNORECASE | re.ASCII)
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Unicode's categories Cc, Zl and Zp."""
 
 
 def _encodable(value: str) -> None:
@@ -41,15 +44,19 @@ def _encodable(value: str) -> None:
 def _one_line(value: str) -> None:
     """No CR, LF or other control character: whoever smuggles one in writes headers of his own."""
     _encodable(value)
-    if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in value):
+    if _CONTROL.search(value):
         raise ValidationError("May not hold a line break or another control character.")
 
 
 def _email(value: str) -> str:
     """The address in its normal form, or a `ValidationError`."""
+    if len(value) > MAX_LINE:  # Far over the real limit, and reading all of it costs time.
+        raise ValidationError("The email address is too long.")
     _one_line(value)
     try:
-        checked = validate_email(value, check_deliverability=False, allow_quoted_local=True)
+        checked = validate_email(
+            value, check_deliverability=False, allow_quoted_local=True, strict=True
+        )
         idna.encode(checked.ascii_domain)
     except EmailNotValidError as error:
         raise ValidationError(str(error)) from None
@@ -63,6 +70,17 @@ class _Email(fields.String):
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> str:
         return _email(super()._deserialize(value, *args, **kwargs))
+
+
+class _Destinations(fields.List[Any]):
+    """Counted before they are looked at: a body can hold a million of them."""
+
+    _count = Length(min=1, max=MAX_DESTINATIONS)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        if isinstance(value, list):
+            self._count(value)
+        return super()._deserialize(value, *args, **kwargs)
 
 
 def _header_value(**kwargs: Any) -> fields.String:
@@ -106,6 +124,13 @@ def _header_names(headers: Mapping[str, str]) -> None:
         raise ValidationError(errors)
 
 
+class _Headers(fields.Dict):
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        headers = super()._deserialize(value, *args, **kwargs)  # type: ignore[no-untyped-call]
+        _header_names(headers)  # As `validate` it could not say which name is wrong.
+        return headers
+
+
 class SubmissionSchema(Schema):
     """The body of ``POST /emails/send``.
 
@@ -116,18 +141,18 @@ class SubmissionSchema(Schema):
         unknown = RAISE
 
     sender = fields.Nested(AddressSchema, required=True, data_key="from")
-    destinations = fields.List(
-        fields.Nested(AddressSchema), required=True, validate=Length(min=1, max=MAX_DESTINATIONS)
-    )
+    destinations = _Destinations(fields.Nested(AddressSchema), required=True)
     subject = _header_value(required=True)
     plain = _text()
     html = _text()
     reply_to = fields.Nested(AddressSchema, data_key="replyTo")
-    headers = fields.Dict(
-        keys=fields.String(), values=_header_value(), load_default=dict, validate=_header_names
-    )
+    headers = _Headers(keys=fields.String(), values=_header_value(), load_default=dict)
     chain = fields.List(
-        fields.String(), data_key="providers", validate=Length(min=1), load_default=None
+        fields.String(),
+        data_key="providers",
+        validate=Length(min=1),
+        load_default=None,
+        allow_none=False,
     )
 
     def __init__(self, configured: Sequence[str]) -> None:
@@ -138,9 +163,9 @@ class SubmissionSchema(Schema):
         if field_name in ("plain", "html"):
             field_obj.data_key = f"{field_name}Content"
 
-    @validates_schema(skip_on_field_errors=False)
-    def _has_text(self, data: dict[str, Any], **_: Any) -> None:
-        if "plain" not in data and "html" not in data:
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def _has_text(self, _data: object, original: Mapping[str, Any], **_: Any) -> None:
+        if "plainContent" not in original and "htmlContent" not in original:
             raise ValidationError("Give plainContent, htmlContent or both.", "plainContent")
 
     @validates_schema
@@ -179,10 +204,10 @@ def flatten(messages: Mapping[Any, Any]) -> dict[str, list[str]]:
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 # "_schema" and a dict's "key"/"value" are marshmallow's words, not the client's.
-                own = key in ("_schema", "value", "key") and bool(path or key == "_schema")
+                own = key == "_schema" or (key in ("key", "value") and path[:-1] == ("headers",))
                 walk(inner, path if own else (*path, str(key)))
         else:
-            flat.setdefault(".".join(path) or "body", []).extend(map(str, value))
+            flat.setdefault(".".join(path) if path else "body", []).extend(map(str, value))
 
     walk(messages, ())
     return flat
