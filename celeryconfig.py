@@ -4,6 +4,7 @@ from datetime import timedelta as _timedelta
 
 from kombu import Queue as _Queue
 
+from mailrelay import aws as _aws
 from mailrelay.items import DUE_SHARDS as _DUE_SHARDS
 from mailrelay.provision import queue_attributes as _queue_attributes
 from mailrelay.settings import SettingsError as _SettingsError
@@ -11,6 +12,7 @@ from mailrelay.settings import load as _load
 
 try:
     _settings = _load()
+    _region = _aws.region(_settings)
 except _SettingsError as _error:
     raise SystemExit(f"mailrelay: {_error}") from None
 
@@ -20,7 +22,7 @@ except _SettingsError as _error:
 broker_url = "mailrelay-sqs://"
 
 broker_transport_options = {
-    "region": _settings.aws_region,
+    "region": _region,
     "queue_name_prefix": _settings.queue_prefix,
     # Should kombu ever have to create a queue, it is the one that `mailrelay init` creates.
     "visibility_timeout": int(_queue_attributes(_settings)["VisibilityTimeout"]),

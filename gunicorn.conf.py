@@ -2,12 +2,13 @@
 
 import os
 
-from mailrelay import providers
+from mailrelay import aws, providers
 from mailrelay.settings import SettingsError, load
 
 try:
     _settings = load(os.environ)
-    # Here too, since gunicorn starts a worker that fails at this again and again.
+    # Here too, since gunicorn starts a worker that fails at these again and again.
+    aws.region(_settings)
     providers.check_names(_settings.providers, "EMAIL_PROVIDERS")
 except SettingsError as error:
     raise SystemExit(f"mailrelay: {error}") from None

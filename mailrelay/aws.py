@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config
 
-from mailrelay.settings import Settings
+from mailrelay.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
+
+
+def region(settings: Settings) -> str:
+    """The region of all clients, as boto3 finds it unless it is given; or `SettingsError`."""
+    found = settings.aws_region or boto3.Session().region_name
+    if found is None:
+        raise SettingsError("AWS_REGION", "is needed, such as eu-west-1")
+    return found
 
 
 def _config(settings: Settings) -> Config:
@@ -34,14 +42,14 @@ def _config(settings: Settings) -> Config:
 
 def dynamodb(settings: Settings) -> DynamoDBClient:
     """DynamoDB's client; safe to share between threads, as all of boto3's clients are."""
-    return boto3.client("dynamodb", region_name=settings.aws_region, config=_config(settings))
+    return boto3.client("dynamodb", region_name=region(settings), config=_config(settings))
 
 
 def s3(settings: Settings) -> S3Client:
     """S3's client."""
-    return boto3.client("s3", region_name=settings.aws_region, config=_config(settings))
+    return boto3.client("s3", region_name=region(settings), config=_config(settings))
 
 
 def sqs(settings: Settings) -> SQSClient:
     """SQS's client, for what Celery does not do: creating queues and asking how deep one is."""
-    return boto3.client("sqs", region_name=settings.aws_region, config=_config(settings))
+    return boto3.client("sqs", region_name=region(settings), config=_config(settings))

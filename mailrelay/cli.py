@@ -21,6 +21,7 @@ from rich.table import Column, Table
 import mailrelay
 from mailrelay import doctor, provision
 from mailrelay.settings import Settings, SettingsError, load
+from mailrelay.web.schemas import MAX_DESTINATIONS
 
 _POLL_INTERVAL = 0.5
 """Seconds between two looks at a batch that is being watched."""
@@ -61,6 +62,8 @@ def init() -> None:
                 f"{finding.state:<10} {finding.what}{finding.detail and ': '}{finding.detail}"
             )
             differs |= finding.state == "differs"
+    except SettingsError as error:
+        _fail(str(error))
     except (BotoCoreError, ClientError) as error:
         _fail(f"AWS: {error}")
     if differs:
@@ -189,7 +192,7 @@ def _watch(url: str, key: str, id_: str) -> None:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("asking", total=None)
         while True:
-            answer = _get(url, key, id_)
+            answer = _get(url, key, id_, limit=1)
             counts = answer.get("counts") or {answer["status"]: 1}
             unfinished = sum(counts.get(name, 0) for name in _UNFINISHED)
             total = answer.get("total", 1)
@@ -198,7 +201,7 @@ def _watch(url: str, key: str, id_: str) -> None:
             if not unfinished:
                 break
             time.sleep(_POLL_INTERVAL)
-    _show(answer)
+    _show(_get(url, key, id_))
     if not answer["delivered"]:
         sys.exit(1)
 
@@ -218,8 +221,6 @@ def _show(answer: dict[str, Any]) -> None:
                 *(str(email["retries"]), _error(email)),
             )
         console.print(table)
-        if answer["nextCursor"]:
-            console.print(f"… and {answer['total'] - len(answer['emails'])} more")
         return
     console.print(f"email {answer['id']}: {answer['status']}")
     if answer["nextAttemptAt"]:
@@ -236,8 +237,9 @@ def _error(email: dict[str, Any]) -> str:
     return f"{error['provider']} {error['code']}: {error['reason']}" if error else ""
 
 
-def _get(url: str, key: str, id_: str) -> dict[str, Any]:
-    return _call("GET", f"{url}/emails/{quote(id_, safe='')}", key)
+def _get(url: str, key: str, id_: str, limit: int = MAX_DESTINATIONS) -> dict[str, Any]:
+    """An email, or a batch with its first `limit` emails."""
+    return _call("GET", f"{url}/emails/{quote(id_, safe='')}?limit={limit}", key)
 
 
 def _call(

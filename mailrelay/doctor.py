@@ -33,13 +33,22 @@ def examine(settings: Settings) -> Iterator[Checkup]:
         yield Checkup(
             "API keys", ok=False, detail="MAILRELAY_API_KEYS is not set: nobody can send"
         )
+    try:
+        yield Checkup("AWS region", ok=True, detail=aws.region(settings))
+    except SettingsError as error:
+        yield Checkup("AWS region", ok=False, detail=str(error))
+    else:
+        yield from _aws(settings)
+    for name in settings.providers:
+        yield _provider(settings, name)
+
+
+def _aws(settings: Settings) -> Iterator[Checkup]:
     yield _dynamodb(settings)
     for name in (DELIVER_QUEUE, SWEEP_QUEUE):
         yield _queue(settings, settings.queue_prefix + name)
     if settings.bucket:
         yield _bucket(settings, settings.bucket)
-    for name in settings.providers:
-        yield _provider(settings, name)
 
 
 def _dynamodb(settings: Settings) -> Checkup:

@@ -52,6 +52,10 @@ class Content:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+BATCH_ID = r"[0-9A-HJKMNP-TV-Z]{26}"
+"""A batch's id: a ULID, which sorts by time (https://github.com/ulid/spec)."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmailId:
     """An email's id: its batch's id and its place in the batch, counted from 0.
@@ -68,7 +72,7 @@ class EmailId:
     @classmethod
     def parse(cls, text: str) -> EmailId | None:
         """The id that `text` writes, or None where it writes none."""
-        match = re.fullmatch(r"([0-9A-HJKMNP-TV-Z]{26})-(0|[1-9][0-9]{0,3})", text, re.ASCII)
+        match = re.fullmatch(rf"({BATCH_ID})-(0|[1-9][0-9]{{0,3}})", text)
         return cls(match[1], int(match[2])) if match else None
 
 

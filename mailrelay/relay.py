@@ -114,11 +114,17 @@ class Relay:
             if idempotency_key is None:
                 raise
             return self._replay(taken.record, idempotency_key)
+        self._enqueue(batch_id, emails)
+        return Accepted(batch_id, tuple((email.id, email.to) for email in emails))
+
+    def _enqueue(self, batch_id: str, emails: Sequence[Email]) -> None:
+        """Whatever fails here, the emails are stored and due: the client must not send again."""
         try:
             self._queue.put(email.hint for email in emails)
         except QueueUnavailable as error:
             log.warning("batch %s waits for the sweep: %s", batch_id, error)
-        return Accepted(batch_id, tuple((email.id, email.to) for email in emails))
+        except Exception as error:  # noqa: BLE001 - as above
+            log.error("batch %s waits for the sweep: %s", batch_id, type(error).__name__)
 
     def _store_all(
         self,

@@ -16,7 +16,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from mailrelay import items
 from mailrelay.items import Item
@@ -46,6 +52,10 @@ _DUE_PAGE = 100
 
 class StoreUnavailable(Exception):
     """DynamoDB or S3 cannot be reached, or will not serve us; says which and why."""
+
+
+class _TransactionConflict(StoreUnavailable):
+    """Another transaction has one of our items: in a moment it is either used or free."""
 
 
 class ContentTooLarge(Exception):
@@ -142,7 +152,13 @@ class Store:
             item["idempotency_pk"] = idempotency.key["pk"]
             puts.append(self._put_idempotency(idempotency, batch.created_at))
         puts += [self._put(items.email_item(email, expires=expires)) for email in emails]
-        self._transact(puts, batch.id)
+        conflicts = Retrying(
+            retry=retry_if_exception_type(_TransactionConflict),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
+            stop=stop_after_attempt(5),
+            reraise=True,
+        )
+        conflicts(self._transact, puts, batch.id)
 
     def _transact(self, puts: list[Any], batch_id: str) -> None:
         try:
@@ -153,6 +169,8 @@ class Store:
             if not isinstance(error, ClientError):
                 raise
             reasons: list[Any] = list(error.response.get("CancellationReasons", []))
+            if any(reason.get("Code") == "TransactionConflict" for reason in reasons):
+                raise _TransactionConflict(str(unavailable)) from error
             for existing in (reason["Item"] for reason in reasons if reason.get("Item")):
                 if existing["pk"]["S"] == items.batch_key(batch_id)["pk"]["S"]:
                     return  # Our own write, whose answer was lost.
@@ -251,8 +269,11 @@ class Store:
         return record if record and record.expires > now // 1000 else None
 
     def ping(self) -> None:
-        """Raise `StoreUnavailable` unless the table answers."""
-        self._get(items.batch_key("ping"))
+        """Raise `StoreUnavailable` unless the table answers, and has our key."""
+        try:
+            self._get(items.batch_key("ping"))
+        except ClientError as error:
+            raise StoreUnavailable(f"DynamoDB: {error}") from error
 
     # Sending
 

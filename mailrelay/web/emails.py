@@ -15,7 +15,7 @@ from flask import Blueprint, Response, jsonify, request, url_for
 from marshmallow import ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from mailrelay.message import EmailId
+from mailrelay.message import BATCH_ID, EmailId
 from mailrelay.relay import IdempotencyKey, Relay
 from mailrelay.web import auth, representations
 from mailrelay.web.problems import Problem
@@ -57,7 +57,7 @@ def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -
             email = relay.email(email_id, key_name)
             if email is not None:
                 return jsonify(representations.email(email))
-        elif re.fullmatch(r"[0-9A-HJKMNP-TV-Z]{26}", id_):
+        elif re.fullmatch(BATCH_ID, id_):
             view = relay.batch(id_, key_name, *_page())
             if view is not None:
                 return jsonify(representations.batch(view))

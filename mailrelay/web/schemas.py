@@ -91,8 +91,8 @@ def _header_value(**kwargs: Any) -> fields.String:
     )
 
 
-def _text() -> fields.String:
-    return fields.String(validate=[Length(min=1), _encodable])
+def _text(name: str) -> fields.String:
+    return fields.String(data_key=name, validate=[Length(min=1), _encodable])
 
 
 class AddressSchema(Schema):
@@ -143,8 +143,8 @@ class SubmissionSchema(Schema):
     sender = fields.Nested(AddressSchema, required=True, data_key="from")
     destinations = _Destinations(fields.Nested(AddressSchema), required=True)
     subject = _header_value(required=True)
-    plain = _text()
-    html = _text()
+    plain = _text("plainContent")
+    html = _text("htmlContent")
     reply_to = fields.Nested(AddressSchema, data_key="replyTo")
     headers = _Headers(keys=fields.String(), values=_header_value(), load_default=dict)
     chain = fields.List(
@@ -158,10 +158,6 @@ class SubmissionSchema(Schema):
     def __init__(self, configured: Sequence[str]) -> None:
         super().__init__()
         self._configured = tuple(configured)
-
-    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
-        if field_name in ("plain", "html"):
-            field_obj.data_key = f"{field_name}Content"
 
     @validates_schema(pass_original=True, skip_on_field_errors=False)
     def _has_text(self, _data: object, original: Mapping[str, Any], **_: Any) -> None:

@@ -18,6 +18,7 @@ GUNICORN = "gunicorn wsgi:app"
 WORKER = "celery -A tasks worker"
 BEAT = "celery -A tasks beat"
 DOCTOR = "mailrelay doctor"
+INIT = "mailrelay init"
 
 CASES = [
     (GUNICORN, {"MAILRELAY_LEASE": "1"}, "MAILRELAY_LEASE"),
@@ -27,6 +28,7 @@ CASES = [
     (WORKER, {"MAILGUN_API_KEY": ""}, "MAILGUN_API_KEY"),
     (BEAT, {"MAILRELAY_SWEEP_INTERVAL": "1e300"}, "MAILRELAY_SWEEP_INTERVAL"),
     (DOCTOR, {"MAILRELAY_MESSAGE_TTL": "59"}, "MAILRELAY_MESSAGE_TTL"),
+    *((command, {"AWS_REGION": ""}, "AWS_REGION") for command in (GUNICORN, WORKER, BEAT, INIT)),
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError
 from moto import mock_aws
@@ -540,6 +543,38 @@ def test_a_batch_whose_answer_was_lost_is_accepted_once(local: Backend) -> None:
 
     assert lost.requests == 2
     assert local.store.batch(batch.id) == batch
+
+
+def test_a_transaction_that_meets_another_one_is_tried_again(local: Backend) -> None:
+    """DynamoDB refuses one of two that touch the same item at the same time."""
+    store, client = _retrying_store(local)
+    requests: list[str] = []
+
+    def conflict(request: Any, **_: Any) -> AWSResponse | None:
+        requests.append(request.url)
+        if len(requests) > 2:
+            return None
+        body = {
+            "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "Message": "Transaction cancelled",
+            "CancellationReasons": [{"Code": "TransactionConflict"}, {"Code": "None"}],
+        }
+        return AWSResponse(request.url, 400, {}, RawBody(json.dumps(body).encode()))
+
+    client.meta.events.register("before-send.dynamodb.TransactWriteItems", conflict)
+    batch = a_batch()
+
+    store.create(batch, CONTENT, [an_email(batch)], withdraw_at=None, idempotency=a_key(batch))
+
+    assert len(requests) == 3
+    assert local.store.batch(batch.id) == batch
+
+
+class RawBody(io.BytesIO):
+    """A response's body as botocore reads it."""
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.read()
 
 
 CALLS: list[Callable[[Store], object]] = [
