@@ -19,6 +19,7 @@ from mailrelay.store import DUE_INDEX
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
 
 DELIVER_QUEUE = "deliver"
 SWEEP_QUEUE = "sweep"
@@ -60,6 +61,7 @@ def provision(settings: Settings) -> Iterator[Finding]:
         yield _queue(settings, settings.queue_prefix + name)
     if settings.bucket:
         yield _bucket(settings, settings.bucket)
+        yield _expiry(settings, settings.bucket)
 
 
 def _table(dynamodb: DynamoDBClient, name: str) -> Finding:
@@ -180,19 +182,28 @@ def _bucket(settings: Settings, name: str) -> Finding:
             "RestrictPublicBuckets": True,
         },
     )
-    # A day later than DynamoDB's TTL, which may be late itself.
-    days = math.ceil(settings.retention_days) + 1
-    s3.put_bucket_lifecycle_configuration(
-        Bucket=name,
-        LifecycleConfiguration={
-            "Rules": [
-                {
-                    "ID": "retention",
-                    "Status": "Enabled",
-                    "Filter": {"Prefix": ""},
-                    "Expiration": {"Days": days},
-                }
-            ]
-        },
-    )
+    return Finding(what, "created")
+
+
+def _expiry(settings: Settings, name: str) -> Finding:
+    """The rule that removes content; a bucket of somebody's own may have another one."""
+    what = f"expiry of bucket {name}"
+    s3 = aws.s3(settings)
+    try:
+        rules = s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchLifecycleConfiguration":
+            raise
+    else:
+        if any(rule["Status"] == "Enabled" and "Expiration" in rule for rule in rules):
+            return Finding(what, "unchanged")
+        return Finding(what, "differs", "none of its lifecycle rules removes objects")
+    rule: LifecycleRuleTypeDef = {
+        "ID": "retention",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        # A day later than DynamoDB's TTL, which may be late itself.
+        "Expiration": {"Days": math.ceil(settings.retention_days) + 1},
+    }
+    s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": [rule]})
     return Finding(what, "created")

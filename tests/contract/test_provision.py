@@ -13,7 +13,10 @@ from ulid import ULID
 from mailrelay import aws, provision
 from mailrelay.settings import Settings, load
 
-ALL = ["table {}", "TTL of table {}", "queue {}-deliver", "queue {}-sweep", "bucket {}"]
+ALL = [
+    *("table {}", "TTL of table {}", "queue {}-deliver", "queue {}-sweep"),
+    *("bucket {}", "expiry of bucket {}"),
+]
 
 
 @pytest.fixture(params=["moto", "local AWS"])
@@ -73,7 +76,7 @@ def test_creates_and_then_leaves_alone(name: str) -> None:
 def test_without_bucket(name: str) -> None:
     """Without MAILRELAY_BUCKET there is none, and nothing is said about one."""
     findings = _findings(_settings(name, MAILRELAY_BUCKET=""))
-    assert set(findings) == {what.format(name) for what in ALL[:-1]}
+    assert set(findings) == {what.format(name) for what in ALL[:-2]}
     assert name not in {bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]}
 
 
@@ -143,6 +146,25 @@ def test_bucket_of_another_region(name: str) -> None:
     settings = _settings(name, AWS_REGION="eu-central-1")
     assert _findings(settings)[f"bucket {name}"] == "created"
     assert _findings(settings)[f"bucket {name}"] == "unchanged"
+
+
+@pytest.mark.usefixtures("backend")
+def test_bucket_without_expiry(name: str) -> None:
+    """Content must not stay for ever: a bucket without a rule gets one, another is named."""
+    settings = _settings(name)
+    s3 = aws.s3(settings)
+    s3.create_bucket(Bucket=name)
+    assert _findings(settings)[f"expiry of bucket {name}"] == "created"
+
+    rule: Any = {
+        "ID": "other",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+    }
+    s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": [rule]})
+    said = _findings(settings)[f"expiry of bucket {name}"]
+    assert said == "differs: none of its lifecycle rules removes objects"
 
 
 # What is there and is not as needed
