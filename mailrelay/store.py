@@ -174,10 +174,7 @@ class Store:
             for existing in (reason["Item"] for reason in reasons if reason.get("Item")):
                 if existing["pk"]["S"] == items.batch_key(batch_id)["pk"]["S"]:
                     return  # Our own write, whose answer was lost.
-                record = _read_idempotency(existing)
-                if record.batch_id == batch_id:
-                    return
-                raise IdempotencyTaken(record) from None
+                raise IdempotencyTaken(_read_idempotency(existing)) from None
             raise
 
     def add_emails(self, emails: Sequence[Email], created_at: int) -> None:

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.exceptions import ConnectionClosedError
+from botocore.exceptions import ClientError, ConnectionClosedError
 from moto import mock_aws
 
 from mailrelay import assembly, clock, delivery, items, provision
@@ -333,12 +333,13 @@ def test_a_message_that_comes_twice_is_claimed_once(backend: Backend) -> None:
     assert claims[1] is None
 
 
-def test_many_workers_at_once_get_one_claim(backend: Backend) -> None:
-    hint = an_email(stored(backend)).hint
+def test_many_workers_at_once_get_one_claim(local: Backend) -> None:
+    """On the local AWS alone: moto in-process has no real concurrency."""
+    hint = an_email(stored(local)).hint
     now = clock.now()
     claims: list[Any] = []
     threads = [
-        threading.Thread(target=lambda: claims.append(backend.store.claim(hint, now, now + 1)))
+        threading.Thread(target=lambda: claims.append(local.store.claim(hint, now, now + 1)))
         for _ in range(8)
     ]
     for thread in threads:
@@ -548,26 +549,92 @@ def test_a_batch_whose_answer_was_lost_is_accepted_once(local: Backend) -> None:
 def test_a_transaction_that_meets_another_one_is_tried_again(local: Backend) -> None:
     """DynamoDB refuses one of two that touch the same item at the same time."""
     store, client = _retrying_store(local)
-    requests: list[str] = []
-
-    def conflict(request: Any, **_: Any) -> AWSResponse | None:
-        requests.append(request.url)
-        if len(requests) > 2:
-            return None
-        body = {
-            "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
-            "Message": "Transaction cancelled",
-            "CancellationReasons": [{"Code": "TransactionConflict"}, {"Code": "None"}],
-        }
-        return AWSResponse(request.url, 400, {}, RawBody(json.dumps(body).encode()))
-
-    client.meta.events.register("before-send.dynamodb.TransactWriteItems", conflict)
+    conflict = {
+        "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+        "Message": "Transaction cancelled",
+        "CancellationReasons": [{"Code": "TransactionConflict"}, {"Code": "None"}],
+    }
+    requests = answer_with(client, "TransactWriteItems", 400, conflict, times=2)
     batch = a_batch()
 
     store.create(batch, CONTENT, [an_email(batch)], withdraw_at=None, idempotency=a_key(batch))
 
     assert len(requests) == 3
     assert local.store.batch(batch.id) == batch
+
+
+def test_a_transaction_that_meets_others_for_ever_is_given_up(local: Backend) -> None:
+    store, client = _retrying_store(local)
+    conflict = {
+        "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+        "Message": "Transaction cancelled",
+        "CancellationReasons": [{"Code": "TransactionConflict"}],
+    }
+    answer_with(client, "TransactWriteItems", 400, conflict, times=1000)
+
+    with pytest.raises(StoreUnavailable, match="TransactionCanceled"):
+        store.create(a_batch(), CONTENT, [], withdraw_at=None)
+
+
+def test_what_dynamodb_leaves_out_of_a_batch_is_written_again(local: Backend) -> None:
+    store, client = _retrying_store(local)
+    batch = a_batch(total=2)
+    emails = [an_email(batch, index) for index in range(2)]
+    left = {"PutRequest": {"Item": items.email_item(emails[1], expires=clock.now())}}
+    body = {"UnprocessedItems": {local.settings.table: [left]}}
+    requests = answer_with(client, "BatchWriteItem", 200, body, times=1)
+
+    store.add_emails(emails, batch.created_at)
+
+    assert len(requests) == 2
+    # The first answer was made up, so only what it left out has really been written.
+    assert local.store.emails(batch.id) == [emails[1]]
+
+
+def test_a_table_that_never_takes_all_of_a_batch_cannot_be_reached(
+    local: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    store, client = _retrying_store(local)
+    email = an_email(a_batch())
+    left = {"PutRequest": {"Item": items.email_item(email, expires=clock.now())}}
+    body = {"UnprocessedItems": {local.settings.table: [left]}}
+    answer_with(client, "BatchWriteItem", 200, body, times=1000)
+
+    with pytest.raises(StoreUnavailable, match="ProvisionedThroughputExceeded"):
+        store.add_emails([email], email.created_at)
+
+
+def test_a_bucket_that_is_gone_is_a_store_that_cannot_be_reached(backend: Backend) -> None:
+    """Unlike a content that is gone, which fails its emails."""
+    batch = a_batch()
+    backend.store.create(batch, LARGE, [an_email(batch)], withdraw_at=None)
+    store = assembly.store(replace(backend.settings, bucket="another-bucket"))
+
+    with pytest.raises(StoreUnavailable, match="NoSuchBucket"):
+        store.batch_with_content(batch.id)
+
+
+def test_a_request_that_is_wrong_is_our_own_fault_and_not_the_stores(local: Backend) -> None:
+    """A request that DynamoDB refuses must not look like an outage; moto takes it."""
+    with pytest.raises(ClientError, match="ValidationException"):
+        local.store.claim(Hint(EmailId("", 0), 0, 1), None, None)  # type: ignore[arg-type]
+
+
+def answer_with(
+    client: Any, operation: str, status: int, body: dict[str, Any], times: int
+) -> list[str]:
+    """Answer the first `times` requests of `client` in DynamoDB's place; notes all of them."""
+    requests: list[str] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse | None:
+        requests.append(request.url)
+        if len(requests) > times:
+            return None
+        return AWSResponse(request.url, status, {}, RawBody(json.dumps(body).encode()))
+
+    client.meta.events.register(f"before-send.dynamodb.{operation}", answer)
+    return requests
 
 
 class RawBody(io.BytesIO):

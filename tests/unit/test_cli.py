@@ -131,7 +131,7 @@ def test_init_twice(aws_environ: dict[str, str]) -> None:
         result = run("init", **aws_environ)
         assert (result.exit_code, result.stderr) == (0, "")
         lines = result.stdout.splitlines()
-        assert len(lines) == 5
+        assert len(lines) == 6
         assert {line.split()[0] for line in lines} == {state}
 
 

@@ -1,0 +1,58 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help install run test lint format lock clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets (what a bare `make` does)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## install everything pinned in requirements-dev.lock into .venv (the others do it by themselves)
+
+run: $(INSTALLED) ## start everything on this machine: local AWS, provider sandbox, web, worker, beat; Ctrl-C stops it
+	@exec $(BIN)/python -m mailrelay.local
+
+test: $(INSTALLED) ## run every check and test; a part of the tests: make test ARGS="tests/unit -k settings"
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else
+	@$(MAKE) --no-print-directory lint
+# Files side by side, since most tests wait for a server most of the time.
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --cov
+endif
+
+lint: $(INSTALLED) ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## put the code into its format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The second is a part of the first: what production installs is what was tested. Versions stay
+# as they are where they can; to take newer ones: make lock ARGS=--upgrade
+COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \
+	--no-emit-find-links --generate-hashes --no-header setup.cfg
+lock: $(INSTALLED) ## resolve the dependencies in setup.cfg again, into both lock files
+	$(COMPILE) --extra build --extra local --extra test -o requirements-dev.lock $(ARGS)
+	$(COMPILE) -c requirements-dev.lock -o requirements.lock $(ARGS)
+
+clean: ## remove .venv and what tools leave behind; .data, the state of `make run`, stays
+	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Made anew when what it was made from changes. Errors are shown in full, and nothing else.
+$(INSTALLED): requirements-dev.lock setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "mailrelay needs Python 3.11 or newer as $(PYTHON); choose one with: make PYTHON=python3.12 ..." >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) comes without venv and ensurepip; on Debian and Ubuntu: apt install python3-venv" >&2; \
+		exit 1; }
+	@echo "Installing into .venv, which takes a minute the first time ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,138 @@
+"""`python -m mailrelay.local`: what `make run` runs, in the folder of the Procfiles."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from mailrelay import providers
+from mailrelay.local.banner import banner
+from mailrelay.local.environment import Plan, plan
+from mailrelay.local.supervisor import (
+    Console,
+    ProcfileError,
+    Programs,
+    read_procfile,
+    supervise,
+)
+from mailrelay.settings import Settings, SettingsError, load
+
+
+class StartError(Exception):
+    """Why it cannot start, in one line."""
+
+
+def main() -> None:
+    started = time.monotonic()
+    data = Path.cwd() / ".data"
+    # Not resolved: in a virtual environment the interpreter is a link, and its programs lie here.
+    bin_dir = Path(sys.executable).parent
+    try:
+        parts, local = read_procfile(Path("Procfile")), read_procfile(Path("Procfile.local"))
+        data.mkdir(mode=0o700, exist_ok=True)
+        plan_ = plan(os.environ, data=data, bin_dir=bin_dir, demo_key=demo_key(data))
+        settings = load(plan_.environ)
+        providers.check_names(settings.providers, "EMAIL_PROVIDERS")
+        check_ports(ports(settings, plan_))
+        lock(data)
+    except (SettingsError, ProcfileError, StartError) as error:
+        raise SystemExit(f"mailrelay: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"mailrelay: {error.filename}: {error.strerror}") from None
+
+    os.environ.clear()
+    os.environ.update(plan_.environ)
+    programs = what_to_run(parts, local, settings, plan_)
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    stream = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
+    console = Console(stream, programs.names, color=color)
+    console.say(f"starting {', '.join([*programs.first, *programs.parts])}; AWS is {plan_.aws}")
+    supervise(programs, data, console, lambda: banner(settings, plan_, time.monotonic() - started))
+
+
+def demo_key(data: Path) -> str:
+    """The key kept in `data`, made at the first call."""
+    path = data / "demo-key"
+    with contextlib.suppress(FileNotFoundError):
+        if key := path.read_text().strip():
+            return key
+    key = secrets.token_urlsafe(24)
+    path.touch(mode=0o600)
+    path.write_text(f"{key}\n")
+    return key
+
+
+def ports(settings: Settings, plan: Plan) -> dict[str, int]:
+    """The ports that the parts will listen on, by variable."""
+    needed = {"PORT": settings.port}
+    if plan.sandbox:
+        needed["SANDBOX_PORT"] = settings.sandbox_port
+    if plan.local_aws:
+        needed["AWS_PORT"] = settings.aws_port
+    return needed
+
+
+def check_ports(ports: Mapping[str, int]) -> None:
+    """Raise `StartError` for a port on 127.0.0.1 that cannot be listened on, or is wanted twice."""
+    with contextlib.ExitStack() as stack:
+        for variable, port in ports.items():
+            listener = stack.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+                listener.listen()  # two sockets can be bound to one port while neither listens
+            except OSError as error:
+                taken = error.errno == errno.EADDRINUSE
+                problem = "is taken" if taken else f"cannot be used ({error.strerror})"
+                raise StartError(
+                    f"{variable}={port} {problem} on 127.0.0.1; set {variable} to another port"
+                    " or stop what listens there"
+                ) from None
+
+
+def lock(data: Path) -> None:
+    """Keep `data` for this process until it ends; raise `StartError` if another one has it.
+
+    Two that run on different ports would overwrite each other's state.
+    """
+    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StartError(
+            f"it runs already with its state in {data}; stop it first, or use another checkout"
+        ) from None
+
+
+def what_to_run(
+    parts: Mapping[str, str], local: Mapping[str, str], settings: Settings, plan: Plan
+) -> Programs:
+    """`parts` and `local` are the commands of the two Procfiles."""
+    addresses = {}
+    if plan.local_aws:
+        addresses["aws"] = f"http://127.0.0.1:{settings.aws_port}/_ministack/ready"
+    if plan.sandbox:
+        addresses["sandbox"] = f"http://127.0.0.1:{settings.sandbox_port}/"
+    return Programs(
+        first={name: local[name] for name in addresses},
+        setup=_wait(*addresses.values(), "--", "mailrelay", "init"),
+        parts=parts,
+        ready=_wait(f"http://127.0.0.1:{settings.port}/readyz"),
+    )
+
+
+def _wait(*arguments: str) -> str:
+    return shlex.join([sys.executable, "-m", "mailrelay.local.wait", *arguments])
+
+
+if __name__ == "__main__":
+    main()
