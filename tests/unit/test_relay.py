@@ -1,0 +1,280 @@
+"""Accepting: all of a batch or nothing, whatever DynamoDB does meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mailrelay import assembly
+from mailrelay.message import Address, Content, Email, Status
+from mailrelay.relay import (
+    Accepted,
+    IdempotencyKey,
+    IdempotencyMismatch,
+    Relay,
+    StillAccepting,
+    Submission,
+)
+from mailrelay.settings import Settings
+from mailrelay.store import Store, StoreUnavailable
+from tests.support.fakes import FakeQueue
+from tests.support.records import CHAIN
+
+KEY = IdempotencyKey("order-1", "fingerprint")
+
+
+class Troubled:
+    """A store with a method that is troubled: before it acts, after it, or both."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.before: dict[str, Callable[[], None]] = {}
+        self.after: dict[str, Callable[[], None]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.before.get(name, _nothing)()
+            result = method(*args, **kwargs)
+            self.after.get(name, _nothing)()
+            return result
+
+        return call
+
+
+def _nothing() -> None:
+    """No trouble."""
+
+
+def down() -> None:
+    raise StoreUnavailable("DynamoDB: down")
+
+
+@pytest.fixture
+def troubled(store: Store) -> Troubled:
+    return Troubled(store)
+
+
+@pytest.fixture
+def queue() -> FakeQueue:
+    return FakeQueue()
+
+
+@pytest.fixture
+def relay(troubled: Troubled, settings: Settings, queue: FakeQueue) -> Relay:
+    store: Any = troubled
+    return assembly.relay(settings, store, queue)
+
+
+def submission(total: int = 1, text: str = "test") -> Submission:
+    return Submission(
+        sender=Address("facundo@example.com"),
+        destinations=tuple(Address(f"reader{index}@example.org") for index in range(total)),
+        subject="test",
+        content=Content(plain=text),
+        chain=CHAIN,
+    )
+
+
+def emails(store: Store, accepted: Accepted) -> list[Email]:
+    return store.emails(accepted.batch_id)
+
+
+@pytest.mark.parametrize("total", [1, 98, 99, 250])
+def test_every_recipient_is_stored_and_enqueued(
+    relay: Relay, store: Store, queue: FakeQueue, total: int
+) -> None:
+    accepted = relay.accept(submission(total), "demo")
+
+    stored = emails(store, accepted)
+    batch = store.batch(accepted.batch_id)
+    assert batch is not None
+    assert batch.ready
+    assert [email.to.email for email in stored] == [f"reader{i}@example.org" for i in range(total)]
+    assert {email.status for email in stored} == {Status.QUEUED}
+    assert queue.hints == [email.hint for email in stored]
+    assert accepted.emails == tuple((email.id, email.to) for email in stored)
+
+
+def test_no_message_leaves_before_the_batch_is_ready(
+    relay: Relay, troubled: Troubled, queue: FakeQueue
+) -> None:
+    seen: list[int] = []
+    troubled.before["finish"] = lambda: seen.append(len(queue.hints))
+
+    relay.accept(submission(150), "demo")
+
+    assert seen == [0]
+    assert len(queue.hints) == 150
+
+
+@pytest.mark.parametrize("failure", [StoreUnavailable, RuntimeError])
+def test_whatever_the_queue_does_the_batch_is_accepted(
+    relay: Relay, store: Store, queue: FakeQueue, failure: type[Exception]
+) -> None:
+    """The emails are stored and due: a client that was told otherwise would send them again."""
+    if failure is RuntimeError:
+
+        def fail(_: object) -> None:
+            raise RuntimeError
+
+        queue.put = fail  # type: ignore[method-assign]
+    queue.down = True
+
+    accepted = relay.accept(submission(3), "demo")
+
+    assert queue.hints == []
+    assert all(email.due_at is not None for email in emails(store, accepted))
+    assert len(emails(store, accepted)) == 3
+
+
+def test_a_store_that_is_down_accepts_nothing(
+    relay: Relay, troubled: Troubled, queue: FakeQueue
+) -> None:
+    troubled.before = {"create": down, "batch": down}
+
+    with pytest.raises(StoreUnavailable):
+        relay.accept(submission(), "demo")
+
+    assert queue.hints == []
+
+
+def test_a_transaction_that_failed_accepts_nothing(
+    relay: Relay, troubled: Troubled, queue: FakeQueue
+) -> None:
+    troubled.before["create"] = down
+
+    with pytest.raises(StoreUnavailable):
+        relay.accept(submission(), "demo")
+
+    assert queue.hints == []
+
+
+@pytest.mark.parametrize("total", [1, 150])
+def test_a_batch_whose_answer_alone_was_lost_is_accepted(
+    relay: Relay, troubled: Troubled, store: Store, queue: FakeQueue, total: int
+) -> None:
+    troubled.after["create"] = down
+
+    accepted = relay.accept(submission(total), "demo")
+
+    assert len(emails(store, accepted)) == total
+    assert len(queue.hints) == total
+
+
+@pytest.mark.parametrize("step", ["add_emails", "finish"])
+def test_a_large_batch_that_cannot_be_completed_leaves_nothing(
+    relay: Relay, troubled: Troubled, store: Store, queue: FakeQueue, step: str
+) -> None:
+    ids: list[str] = []
+    withdraw = store.withdraw
+    troubled.before[step] = down
+
+    def noting(batch_id: str) -> bool:
+        ids.append(batch_id)
+        return withdraw(batch_id)
+
+    store.withdraw = noting  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable):
+        relay.accept(submission(150), "demo", KEY)
+
+    assert queue.hints == []
+    (batch_id,) = ids
+    assert store.batch(batch_id) is None
+    assert store.emails(batch_id) == []
+    # Its key is free again: the client may repeat the request.
+    troubled.before.clear()
+    assert not relay.accept(submission(150), "demo", KEY).replayed
+
+
+def test_a_large_batch_whose_completion_alone_lost_its_answer_is_accepted(
+    relay: Relay, troubled: Troubled, store: Store, queue: FakeQueue
+) -> None:
+    """It is ready and will be sent: to say otherwise would have it sent twice."""
+    troubled.after["finish"] = down
+
+    accepted = relay.accept(submission(150), "demo")
+
+    assert len(queue.hints) == 150
+    assert len(emails(store, accepted)) == 150
+
+
+def test_a_large_batch_that_took_longer_than_a_lease_is_not_accepted(
+    relay: Relay, troubled: Troubled, store: Store, queue: FakeQueue
+) -> None:
+    """The sweep has withdrawn it meanwhile; what was written after that goes as well."""
+    written: list[str] = []
+
+    def sweep() -> None:
+        (batch_id,) = written
+        assert store.withdraw(batch_id)
+
+    add = store.add_emails
+
+    def noting(rest: Any, created_at: int) -> None:
+        written.append(rest[0].id.batch_id)
+        sweep()
+        add(rest, created_at)
+
+    store.add_emails = noting  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable, match="longer than a lease"):
+        relay.accept(submission(150), "demo")
+
+    assert queue.hints == []
+    assert store.emails(written[0]) == []
+    assert store.batch(written[0]) is None
+
+
+def test_a_large_batch_that_cannot_even_be_withdrawn_is_left_to_the_sweep(
+    relay: Relay, troubled: Troubled, store: Store, queue: FakeQueue
+) -> None:
+    troubled.before = {"add_emails": down, "withdraw": down}
+
+    with pytest.raises(StoreUnavailable):
+        relay.accept(submission(150), "demo", KEY)
+
+    assert queue.hints == []
+    with pytest.raises(StillAccepting):
+        relay.accept(submission(150), "demo", KEY)
+
+
+def test_the_same_key_and_body_answer_the_same(
+    relay: Relay, store: Store, queue: FakeQueue
+) -> None:
+    first = relay.accept(submission(3), "demo", KEY)
+    again = relay.accept(submission(3), "demo", KEY)
+
+    assert again == Accepted(first.batch_id, first.emails, replayed=True)
+    assert len(queue.hints) == 3
+    assert relay.accept(submission(3), "another key", KEY).batch_id != first.batch_id
+
+
+def test_two_at_once_with_one_key_make_one_batch(
+    relay: Relay, troubled: Troubled, store: Store, settings: Settings
+) -> None:
+    """The second finds the key unused, and loses the race to the first."""
+    other_queue = FakeQueue()
+    firsts: list[Accepted] = []
+
+    def first() -> None:
+        troubled.before.clear()
+        other = assembly.relay(settings, store, other_queue)
+        firsts.append(other.accept(submission(), "demo", KEY))
+
+    troubled.before["create"] = first
+    second = relay.accept(submission(), "demo", KEY)
+
+    assert second.replayed
+    assert second.batch_id == firsts[0].batch_id
+
+
+def test_the_same_key_with_another_body_is_refused(relay: Relay, queue: FakeQueue) -> None:
+    relay.accept(submission(), "demo", KEY)
+
+    with pytest.raises(IdempotencyMismatch):
+        relay.accept(submission(text="another"), "demo", IdempotencyKey("order-1", "another"))
+
+    assert len(queue.hints) == 1
