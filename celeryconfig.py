@@ -106,8 +106,10 @@ beat_schedule = {
         "task": "tasks.sweep",
         "schedule": _timedelta(seconds=_settings.sweep_interval),
         "args": (_shard,),
-        # The next one does the same; a pile of old ones would only sweep the same again.
-        "options": {"expires": max(1.0, _settings.sweep_interval)},
+        # As long as the message lives, and not only until the next one comes: beat's clock says
+        # when it expires and the worker's whether it has. A pile does no harm, since a process
+        # sweeps a shard once at a time.
+        "options": {"expires": _settings.message_ttl},
     }
     for _shard in range(_DUE_SHARDS)
 }

@@ -19,7 +19,7 @@ bind = f"127.0.0.1:{_settings.port}"
 worker_class = "gthread"
 workers = 2
 threads = 16
-# A request for 1,000 recipients takes a second or two; one that takes a minute hangs.
+# Seconds without a sign of life from a process until it is replaced. It does not end a request.
 timeout = 60
 graceful_timeout = 30
 # A TCP load balancer or a client's pool keeps connections open; ours must not be the first to close.

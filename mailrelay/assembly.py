@@ -7,7 +7,7 @@ from mailrelay.courier import Courier
 from mailrelay.delivery import Policy
 from mailrelay.queue import DeliveryQueue
 from mailrelay.relay import Relay
-from mailrelay.settings import DAY, Settings
+from mailrelay.settings import DAY, PROVIDER_CONNECT_TIMEOUT, Settings
 from mailrelay.store import Store
 from mailrelay.sweep import Sweeper
 
@@ -17,6 +17,7 @@ def policy(settings: Settings) -> Policy:
     return Policy(
         message_ttl=settings.message_ttl * 1000,
         lease=round(settings.lease * 1000),
+        longest_send=round((PROVIDER_CONNECT_TIMEOUT + settings.provider_timeout) * 1000),
         retry_schedule=tuple(round(delay * 1000) for delay in settings.retry_schedule),
         avoid_duplicates=settings.avoid_duplicates,
     )
@@ -45,8 +46,8 @@ def courier(settings: Settings, store: Store) -> Courier:
 
 def sweeper(settings: Settings, store: Store, queue: DeliveryQueue) -> Sweeper:
     """What a sweep needs."""
-    # So many messages one worker process is sure to take before they die, even if every send
-    # waits for the provider's answer to the end.
+    # So many messages one worker process takes before they die if every send waits for the
+    # provider's answer to the end.
     takes = settings.concurrency * settings.message_ttl / settings.provider_timeout
     limit = max(settings.concurrency, int(takes))
     return Sweeper(store, queue, policy(settings), queue_limit=limit)

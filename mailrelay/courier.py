@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from cachetools import LRUCache, cachedmethod
 from tenacity import (
@@ -19,7 +20,7 @@ from tenacity import (
 
 from mailrelay import clock, delivery
 from mailrelay.delivery import Policy
-from mailrelay.message import Attempt, Batch, Content, Email, Hint, Outcome, Status
+from mailrelay.message import Attempt, Batch, Content, Email, EmailId, Hint, Outcome, Status
 from mailrelay.providers import Answer, Envelope, Provider
 from mailrelay.providers.headers import ascii_domain
 from mailrelay.store import Store, StoreUnavailable
@@ -28,6 +29,16 @@ log = logging.getLogger(__name__)
 
 _CACHED_CHARACTERS = 32 * 1024 * 1024
 """How much content a process keeps, so that a batch's is read once and not for each recipient."""
+
+
+_LARGE = 1024 * 1024
+"""Characters from which on a content is large: a request holds several copies of it."""
+
+_LARGE_AT_ONCE = 4
+"""Large contents that a process sends at the same time, so that its memory is bounded."""
+
+_MIN_CLAIM = 1000
+"""Milliseconds that a claim may always take, however short the lease."""
 
 
 class _NotReady(Exception):
@@ -45,6 +56,7 @@ class Courier:
             _CACHED_CHARACTERS, _size
         )
         self._cache_lock = threading.Lock()
+        self._large = threading.Semaphore(_LARGE_AT_ONCE)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -54,8 +66,9 @@ class Courier:
     def deliver(self, hint: Hint) -> Hint | None:
         """Make the attempt that `hint` asks for, unless it is void.
 
-        The hint for the next provider if this one failed. Raises `StoreUnavailable` where
-        nothing was sent; the email is due later all the same.
+        The hint for the next provider if this one failed. Raises `StoreUnavailable` where the
+        claim cannot be made, or a process that is ending cannot write down what came of it; the
+        email is due later all the same.
         """
         try:
             # Before the claim: an email must not be held while its content cannot be had.
@@ -63,20 +76,23 @@ class Courier:
         except _NotReady:
             self._drop(hint)
             return None
+        with self._large if _size((batch, content)) > _LARGE else nullcontext():
+            return self._claim_and_send(hint, batch, content)
+
+    def _claim_and_send(self, hint: Hint, batch: Batch, content: Content | None) -> Hint | None:
         now = clock.now()
         claimed = self._store.claim(hint, now, now + self._policy.lease)
         if claimed is None:
             log.info("%s attempt %d: void", hint.email_id, hint.attempt)
             return None
         attempt = self._attempt(claimed, batch, content)
-        after = delivery.conclude(claimed, attempt, clock.now(), self._policy)
+        recorded = self._record(claimed, attempt)
         log.info(
             "%s attempt %d: %s %s (%s) in %s ms, now %s",
             *(claimed.id, attempt.number, attempt.provider, attempt.outcome),
-            *(attempt.code, attempt.duration_ms, after.status),
+            *(attempt.code, attempt.duration_ms, recorded.status if recorded else "not ours"),
         )
-        recorded = self._record(claimed, after)
-        return after.hint if recorded and after.status is Status.QUEUED else None
+        return recorded.hint if recorded and recorded.status is Status.QUEUED else None
 
     def _attempt(self, email: Email, batch: Batch, content: Content | None) -> Attempt:
         started_at, started = clock.now(), time.monotonic()
@@ -93,6 +109,11 @@ class Courier:
         )
 
     def _ask(self, email: Email, batch: Batch, content: Content | None) -> Answer:
+        held = clock.now() - (email.last_attempt_at or email.created_at)
+        if held > max(_MIN_CLAIM, self._policy.lease - self._policy.longest_send):
+            # The rest of the lease is too short for a request: the sweep would ask somebody else
+            # while it is under way.
+            return Answer(Outcome.RETRY, "late", "claiming the email took too long")
         if content is None:
             return Answer(Outcome.REJECTED, "content_missing", "the content is no longer stored")
         provider = self._providers.get(email.provider)
@@ -113,11 +134,12 @@ class Courier:
             log.error("provider %s raised %s", email.provider, type(error).__name__)
             return Answer(Outcome.UNKNOWN, type(error).__name__, "an error in the provider's code")
 
-    def _record(self, claimed: Email, after: Email) -> bool:
+    def _record(self, claimed: Email, attempt: Attempt) -> Email | None:
         """Write down how the attempt ended, however long DynamoDB is away.
 
         An answer that is not written down is lost, and the email perhaps sent twice: so this
         goes on until it is written, and only a process that is ending gives up after a lease.
+        None where the email is no longer ours, and the attempt changes nothing about it.
         """
         writing = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
@@ -130,7 +152,20 @@ class Courier:
             ),
             reraise=True,
         )
-        return writing(self._store.advance, claimed, after) is not None
+        after = delivery.conclude(claimed, attempt, clock.now(), self._policy)
+        recorded = writing(self._store.advance, claimed, after)
+        if recorded is None and attempt.outcome is Outcome.ACCEPTED:
+            return writing(self._record_late, claimed.id, attempt)
+        return recorded
+
+    def _record_late(self, email_id: EmailId, attempt: Attempt) -> Email | None:
+        """The sweep took the email for abandoned, and a provider has accepted it."""
+        while (email := self._store.email(email_id)) is not None:
+            if email.status is Status.SENT:
+                return email
+            if recorded := self._store.advance(email, delivery.accepted_late(email, attempt)):
+                return recorded
+        return None
 
     @cachedmethod(lambda self: self._cache, lock=lambda self: self._cache_lock)
     def _batch(self, batch_id: str) -> tuple[Batch, Content | None]:

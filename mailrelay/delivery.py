@@ -26,20 +26,12 @@ class Policy:
     """How long a message can live in SQS: after that a queued email's message is gone."""
     lease: int
     """How long a worker may hold an email."""
+    longest_send: int
+    """How long one request to a provider may take, connecting included; less than the lease."""
     retry_schedule: tuple[int, ...]
     """From each exhausted chain to its next start; after the last the email fails."""
     avoid_duplicates: bool
     """After an unanswered request: stop as `unknown` rather than risk a second email."""
-
-
-def claim(email: Email, now: int, policy: Policy) -> Email:
-    """A worker takes a queued email: nobody else may send it until the lease is over."""
-    return replace(
-        email,
-        status=Status.SENDING,
-        due_at=now + policy.lease,
-        last_attempt_at=now,
-    )
 
 
 def conclude(email: Email, attempt: Attempt, now: int, policy: Policy) -> Email:
@@ -52,6 +44,17 @@ def conclude(email: Email, attempt: Attempt, now: int, policy: Policy) -> Email:
     if attempt.outcome is Outcome.UNKNOWN and policy.avoid_duplicates:
         return replace(ended, status=Status.UNKNOWN, due_at=None)
     return _next_provider(ended, now, policy)
+
+
+def accepted_late(email: Email, attempt: Attempt) -> Email:
+    """An attempt that was counted as abandoned turns out to have been accepted.
+
+    Its worker was away for longer than its lease. Whatever has become of the email since, it is
+    sent: asking anybody else would write to its recipient twice.
+    """
+    others = [other for other in email.attempts if other.number != attempt.number]
+    attempts = tuple(sorted([*others, attempt], key=lambda each: each.number))
+    return replace(email, status=Status.SENT, due_at=None, attempts=attempts)
 
 
 def _next_provider(email: Email, now: int, policy: Policy) -> Email:
@@ -101,6 +104,12 @@ def _abandoned(email: Email) -> Attempt:
 def retries(email: Email) -> int:
     """How many attempts have failed."""
     return sum(attempt.outcome is not Outcome.ACCEPTED for attempt in email.attempts)
+
+
+def acceptance(email: Email) -> Attempt | None:
+    """The attempt that a provider accepted."""
+    accepted = (each for each in email.attempts if each.outcome is Outcome.ACCEPTED)
+    return next(accepted, None)
 
 
 def last_error(email: Email) -> Attempt | None:

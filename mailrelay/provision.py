@@ -195,9 +195,17 @@ def _expiry(settings: Settings, name: str) -> Finding:
         if error.response["Error"]["Code"] != "NoSuchLifecycleConfiguration":
             raise
     else:
-        if any(rule["Status"] == "Enabled" and "Expiration" in rule for rule in rules):
-            return Finding(what, "unchanged")
-        return Finding(what, "differs", "none of its lifecycle rules removes objects")
+        after = [
+            rule["Expiration"].get("Days", 0)
+            for rule in rules
+            if rule["Status"] == "Enabled" and "Expiration" in rule
+        ]
+        if not after:
+            return Finding(what, "differs", "none of its lifecycle rules removes objects")
+        if min(after) < settings.retention_days:
+            said = f"a rule removes objects after {min(after)} days, before their emails"
+            return Finding(what, "differs", said)
+        return Finding(what, "unchanged")
     rule: LifecycleRuleTypeDef = {
         "ID": "retention",
         "Status": "Enabled",

@@ -17,6 +17,7 @@ from mailrelay.queue import DeliveryQueue, QueueUnavailable
 from mailrelay.settings import DAY
 from mailrelay.store import (
     MAX_FIRST_EMAILS,
+    BucketUnavailable,
     Idempotency,
     IdempotencyTaken,
     Store,
@@ -93,8 +94,9 @@ class Relay:
     ) -> Accepted:
         """Store every recipient, then ask for each one's delivery.
 
-        Nothing is accepted where it raises: `StoreUnavailable`, `ContentTooLarge`,
-        `IdempotencyMismatch`, `StillAccepting`. A queue that cannot be reached is no error:
+        Nothing is accepted where it raises `StoreUnavailable`, `ContentTooLarge`,
+        `IdempotencyMismatch` or `StillAccepting`; the one exception is a store that took the
+        batch, lost its answer and cannot be asked. A queue that cannot be reached is no error:
         the emails are stored and due, and the sweep enqueues them.
         """
         now = clock.now()
@@ -168,9 +170,11 @@ class Relay:
                 withdraw_at=now + self._policy.lease if rest else None,
                 idempotency=record,
             )
+        except BucketUnavailable:
+            raise  # The content comes first: nothing else was written.
         except StoreUnavailable:
             # Perhaps only the answer was lost.
-            if self._store.batch(batch_id) is None:
+            if self._store.forestall(batch_id, now):
                 raise
         if rest:
             self._store_rest(batch, rest)
@@ -189,7 +193,10 @@ class Relay:
             raise error
 
     def _withdraw(self, batch_id: str) -> bool:
-        """False if the batch is ready after all: the answer that said so was lost."""
+        """False if the batch is ready after all: the answer that said so was lost.
+
+        True as well where the store cannot be asked.
+        """
         try:
             return self._store.withdraw(batch_id)
         except StoreUnavailable as error:

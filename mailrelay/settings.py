@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load
-from marshmallow.validate import Range, Regexp
+from marshmallow.validate import Length, Range, Regexp
 
 PROVIDER_CONNECT_TIMEOUT = 3.0
 """Seconds to wait for a connection to a provider: part of the contract, not a setting."""
@@ -260,6 +260,8 @@ class _Environment(Schema):
         _retry_delay,
         data_key="MAILRELAY_RETRY_SCHEDULE",
         load_default=(60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0),
+        # Every attempt stands in the email's item, which DynamoDB limits to 400 KB.
+        validate=Length(max=100, error="takes at most 100 delays"),
         metadata={"description": "seconds from each exhausted chain to its next start"},
     )
     duplicates = _text(
@@ -316,10 +318,12 @@ def _check_together(settings: Settings) -> None:
             f"{settings.provider_timeout:g} a send may take {longest:g} seconds, and an email"
             " must not count as abandoned while it is being sent",
         )
-    longest_life = sum(settings.retry_schedule)
+    # One attempt may lose its message and its worker; that all of them do, nobody waits for.
+    longest_life = sum(settings.retry_schedule) + settings.message_ttl + settings.lease
     if settings.retention_days * DAY <= longest_life:
         raise SettingsError(
             "MAILRELAY_RETENTION_DAYS",
-            f"{settings.retention_days:g} days are not enough: MAILRELAY_RETRY_SCHEDULE may keep"
-            f" an email open for {longest_life / DAY:.3g} days",
+            f"{settings.retention_days:g} days are not enough: with MAILRELAY_RETRY_SCHEDULE and"
+            f" MAILRELAY_MESSAGE_TTL={settings.message_ttl} an email may be open for"
+            f" {longest_life / DAY:.3g} days",
         )

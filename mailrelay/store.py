@@ -9,6 +9,7 @@ Everything here raises `StoreUnavailable` where AWS cannot be reached or will no
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,10 @@ class StoreUnavailable(Exception):
     """DynamoDB or S3 cannot be reached, or will not serve us; says which and why."""
 
 
+class BucketUnavailable(StoreUnavailable):
+    """It is S3 that cannot be reached."""
+
+
 class _TransactionConflict(StoreUnavailable):
     """Another transaction has one of our items: in a moment it is either used or free."""
 
@@ -89,17 +94,20 @@ class IdempotencyTaken(Exception):
 
 
 @contextmanager
-def _available(service: str) -> Iterator[None]:
+def _available(
+    service: str, unavailable: type[StoreUnavailable] = StoreUnavailable
+) -> Iterator[None]:
     """Turn AWS's refusals into `StoreUnavailable`, but for those that our own code causes."""
     try:
         yield
-    except BotoCoreError as error:
-        raise StoreUnavailable(f"{service}: {error}") from error
+    except (BotoCoreError, OSError, RuntimeError) as error:
+        # RuntimeError is botocore's for credentials that cannot be refreshed.
+        raise unavailable(f"{service}: {error}") from error
     except ClientError as error:
         code = error.response["Error"]["Code"]
         if code in ("ValidationException", "ConditionalCheckFailedException"):
             raise
-        raise StoreUnavailable(f"{service}: {code}") from error
+        raise unavailable(f"{service}: {code}") from error
 
 
 class Store:
@@ -119,7 +127,7 @@ class Store:
     ) -> None:
         self._dynamodb = dynamodb
         self._table = table
-        self._retention = int(retention)
+        self._retention = math.ceil(retention)
         self._s3 = s3
         self._bucket = bucket
 
@@ -173,9 +181,33 @@ class Store:
                 raise _TransactionConflict(str(unavailable)) from error
             for existing in (reason["Item"] for reason in reasons if reason.get("Item")):
                 if existing["pk"]["S"] == items.batch_key(batch_id)["pk"]["S"]:
+                    if "withdrawn" in existing:
+                        raise
                     return  # Our own write, whose answer was lost.
                 raise IdempotencyTaken(_read_idempotency(existing)) from None
             raise
+
+    def forestall(self, batch_id: str, now: int) -> bool:
+        """After a `create` of unknown end: have it fail should it still be under way.
+
+        False if it has taken effect.
+        """
+        tombstone = items.batch_key(batch_id) | items.to_item(
+            {"ready": False, "withdrawn": True, "expires": self._expires(now)}
+        )
+        try:
+            with _available("DynamoDB"):
+                self._dynamodb.put_item(
+                    TableName=self._table,
+                    Item=tombstone,
+                    ConditionExpression="attribute_not_exists(pk)",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+        except ClientError as error:
+            existing = _unmet(error) or {}
+            # A copy of our own, whose answer was lost, is no batch.
+            return "total" not in existing
+        return True
 
     def add_emails(self, emails: Sequence[Email], created_at: int) -> None:
         """Store more emails of a batch that is not ready. What fails half-way is withdrawn."""
@@ -275,11 +307,20 @@ class Store:
     # Sending
 
     def claim(self, hint: Hint, now: int, due_at: int) -> Email | None:
-        """Take a queued email for the attempt that `hint` names (see `delivery.claim`).
+        """Take a queued email for the attempt that `hint` names, and hold it until `due_at`.
 
         None where the hint is void: the email is gone, held, further on, or over.
         """
+        # The same for both tries, so that the second knows the first one's success.
         version = _new_version()
+        trying = Retrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            stop=stop_after_attempt(2),
+            reraise=True,
+        )
+        return trying(self._claim, hint, now, due_at, version)
+
+    def _claim(self, hint: Hint, now: int, due_at: int, version: str) -> Email | None:
         try:
             with _available("DynamoDB"):
                 answer = self._dynamodb.update_item(
@@ -287,13 +328,15 @@ class Store:
                     Key=items.email_key(hint.email_id),
                     UpdateExpression="SET #status = :sending, due_at = :due, "
                     "last_attempt_at = :now, version = :version",
-                    ConditionExpression="#status = :queued AND attempt = :attempt",
+                    ConditionExpression="#status = :queued AND attempt = :attempt "
+                    "AND provider_index = :provider_index",
                     ExpressionAttributeNames={"#status": "status"},
                     ExpressionAttributeValues=items.to_item(
                         {
                             ":queued": Status.QUEUED,
                             ":sending": Status.SENDING,
                             ":attempt": hint.attempt,
+                            ":provider_index": hint.provider_index,
                             ":due": due_at,
                             ":now": now,
                             ":version": version,
@@ -482,14 +525,14 @@ class Store:
     def _put_object(self, batch_id: str, packed: bytes) -> None:
         if self._s3 is None or self._bucket is None:
             raise ContentTooLarge
-        with _available("S3"):
+        with _available("S3", BucketUnavailable):
             self._s3.put_object(Bucket=self._bucket, Key=batch_id, Body=packed)
 
     def _get_object(self, batch_id: str) -> bytes | None:
         if self._s3 is None or self._bucket is None:
-            raise StoreUnavailable("S3: MAILRELAY_BUCKET is not set, and a content lies there")
+            raise BucketUnavailable("S3: MAILRELAY_BUCKET is not set, and a content lies there")
         try:
-            with _available("S3"):
+            with _available("S3", BucketUnavailable):
                 return self._s3.get_object(Bucket=self._bucket, Key=batch_id)["Body"].read()
         except StoreUnavailable as unavailable:
             error = unavailable.__cause__

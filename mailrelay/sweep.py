@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mailrelay import clock, delivery
 from mailrelay.delivery import Policy
 from mailrelay.items import DUE_SHARDS
 from mailrelay.message import Email, Hint, Status
-from mailrelay.queue import DeliveryQueue
-from mailrelay.store import Store
+from mailrelay.queue import DeliveryQueue, QueueUnavailable
+from mailrelay.store import Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 _ROOM_INTERVAL = 0.25
 """Seconds between two looks at a queue that is full."""
+
+_LEAST = 1
+"""Emails that a sweep enqueues even if the queue stays full."""
 
 
 @dataclass(slots=True)
@@ -60,42 +64,68 @@ class Sweeper:
     def sweep(self, shard: int, seconds: float) -> Swept:
         """Look at all that is due in `shard`, the most overdue first.
 
-        Goes on while the queue has room, for at most about `seconds`: then the next sweep takes
-        over. Raises `StoreUnavailable` and `QueueUnavailable`; what it left out stays due.
+        What needs a message waits for room in the queue, for at most about `seconds` in all: then
+        the next sweep takes over. Raises `StoreUnavailable` and `QueueUnavailable`; what it left
+        out stays due.
         """
         deadline = time.monotonic() + seconds
         swept = Swept()
         for page in self._store.due(shard, clock.now()):
-            waiting = list(page)
+            waiting = [email for item in page if (email := self._end(item, swept))]
             while waiting:
                 room = self._room()
-                if room == 0:
-                    if time.monotonic() + _ROOM_INTERVAL > deadline:
-                        return swept
+                if room == 0 and time.monotonic() + _ROOM_INTERVAL > deadline:
+                    # Not nothing: new mail may keep the queue full for hours.
+                    room = _LEAST
+                if room > 0:
+                    self._enqueue(waiting[:room], swept)
+                    waiting = waiting[room:]
+                if time.monotonic() + _ROOM_INTERVAL > deadline:
+                    return swept
+                if waiting:
                     self._sleep(_ROOM_INTERVAL)
-                    continue
-                self._wake(waiting[:room], swept)
-                waiting = waiting[room:]
-            if time.monotonic() > deadline:
-                break
         return swept
 
     def _room(self) -> int:
         """How many messages this shard may add now: its part of what the queue can take."""
         return -(-max(0, self._queue_limit - self._queue.depth()) // DUE_SHARDS)
 
-    def _wake(self, due: list[Email | str], swept: Swept) -> None:
-        hints: list[Hint] = []
-        for item in due:
+    def _end(self, item: Email | str, swept: Swept) -> Email | None:
+        """Do what is to be done without a message; the email if it needs one."""
+        with _one_by_one(item):
             if isinstance(item, str):
                 swept.withdrawn += self._store.withdraw(item)
-                continue
-            woken = delivery.wake(item, clock.now(), self._policy)
-            if self._store.advance(item, woken) is None:
-                continue  # A worker or another sweep was there first.
+                return None
+            woken = self._wake(item)
             if woken.status is Status.QUEUED:
-                hints.append(woken.hint)
-            else:
-                swept.ended += 1
-        self._queue.put(hints)
-        swept.enqueued += len(hints)
+                return item
+            swept.ended += self._store.advance(item, woken) is not None
+        return None
+
+    def _enqueue(self, emails: list[Email], swept: Swept) -> None:
+        hints: list[Hint] = []
+        try:
+            for email in emails:
+                with _one_by_one(email):
+                    woken = self._store.advance(email, self._wake(email))
+                    if woken is not None:  # else a worker or another sweep was there first
+                        hints.append(woken.hint)
+        finally:
+            # Also what came before a failure: its next message would be due a message's life later.
+            self._queue.put(hints)
+            swept.enqueued += len(hints)
+
+    def _wake(self, email: Email) -> Email:
+        return delivery.wake(email, clock.now(), self._policy)
+
+
+@contextmanager
+def _one_by_one(item: Email | str) -> Iterator[None]:
+    """One that cannot be handled must not keep the sweep from all that is less overdue."""
+    try:
+        yield
+    except (StoreUnavailable, QueueUnavailable):
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        name = item if isinstance(item, str) else item.id
+        log.error("%s cannot be swept: %s", name, type(error).__name__)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock, Thread
 from typing import Any
 
 from celery.signals import worker_init, worker_shutting_down
@@ -15,6 +17,22 @@ from mailrelay.sweep import Sweeper
 from tasks.queue import CeleryQueue
 
 
+class Sweeps:
+    """A thread for each shard that is being swept, and never two for one."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, Thread] = {}
+        self._lock = Lock()
+
+    def start(self, shard: int, sweep: Callable[[int], None]) -> None:
+        with self._lock:
+            running = self._running.get(shard)
+            if running is None or not running.is_alive():
+                # A sweep that is cut off when the process ends leaves nothing half done.
+                self._running[shard] = Thread(target=sweep, args=(shard,), daemon=True)
+                self._running[shard].start()
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Shared by all threads."""
@@ -23,6 +41,7 @@ class Parts:
     queue: CeleryQueue
     courier: Courier
     sweeper: Sweeper
+    sweeps: Sweeps
 
 
 @cache
@@ -35,6 +54,7 @@ def parts() -> Parts:
         queue=queue,
         courier=assembly.courier(settings, store),
         sweeper=assembly.sweeper(settings, store, queue),
+        sweeps=Sweeps(),
     )
 
 

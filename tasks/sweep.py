@@ -14,7 +14,15 @@ log = get_task_logger(__name__)
 
 @app.task(name="tasks.sweep")
 def sweep(shard: int) -> None:
-    """Sweep one shard of the due index, for at most about the time between two sweeps."""
+    """Start sweeping one shard of the due index, unless this process is at it already.
+
+    It has a thread of its own: a sweep may wait for room in the queue, which the threads of the
+    pool have to make.
+    """
+    parts().sweeps.start(shard, _sweep)
+
+
+def _sweep(shard: int) -> None:
     try:
         swept = parts().sweeper.sweep(shard, parts().settings.sweep_interval)
     except (StoreUnavailable, QueueUnavailable) as error:

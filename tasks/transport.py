@@ -24,6 +24,18 @@ class Channel(SQS.Channel):
     hub: Any
     qos: Any
 
+    def _schedule_queue(self, queue: str) -> None:
+        """Poll again where a poll could not even be sent.
+
+        kombu 5.7 signs it in a timer of its event loop, which logs an error and forgets the
+        timer: credentials that cannot be refreshed for a moment are enough.
+        """
+        try:
+            super()._schedule_queue(queue)  # type: ignore[misc]
+        except Exception as error:  # noqa: BLE001 - botocore raises what it likes while it signs
+            log.warning("a poll of %s could not be sent: %s", queue, type(error).__name__)
+            self.hub.call_later(_PAUSE, self._schedule_queue, queue)
+
     def _get_from_sqs(
         self,
         queue_name: str,
@@ -40,7 +52,9 @@ class Channel(SQS.Channel):
         returns one type and `Channel._schedule_queue` goes on after an error.
         """
 
-        def again(problem: object) -> None:
+        def again(error: BaseException | None = None) -> None:
+            # Without the error's text: AWS quotes the request in it, credentials included.
+            problem = type(error).__name__ if error else "no connection, or a server error"
             log.warning("SQS did not answer a poll of %s: %s", queue_name, problem)
             self.hub.call_later(_PAUSE, callback, {})
 
@@ -48,7 +62,7 @@ class Channel(SQS.Channel):
             if isinstance(answer, dict):
                 callback(answer)
             else:
-                again("no connection, or a server error")
+                again()
 
         answered = promise(received, on_error=again)
         return super()._get_from_sqs(  # type: ignore[misc]

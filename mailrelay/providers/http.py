@@ -38,14 +38,21 @@ class NoAnswer(Exception):
 
 
 class Body:
-    """A request's body that knows whether it has begun to leave, and takes `seconds` at most."""
+    """A request's body that knows whether it has begun to leave, and takes `seconds` at most.
+
+    It does not begin at all later than the connect timeout after it was made: looking up names,
+    and trying one address after the other, is bounded by nothing else.
+    """
 
     def __init__(self, data: bytes, seconds: float) -> None:
         self._data = memoryview(data)
         self._seconds = seconds
+        self._begin_by = time.monotonic() + PROVIDER_CONNECT_TIMEOUT
         self.begun = False
 
     def __iter__(self) -> Iterator[bytes]:
+        if time.monotonic() > self._begin_by:
+            raise TimeoutError
         self.begun = True
         deadline = time.monotonic() + self._seconds
         for start in range(0, len(self._data), _PIECE_BYTES):
@@ -58,7 +65,7 @@ class HttpClient:
     """Connections to one provider, kept open between requests and shared by all threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._seconds = settings.provider_timeout
+        self._seconds = body_seconds(settings)
         self._pool = PoolManager(
             maxsize=settings.concurrency,
             # No hidden retries and no redirects: one attempt is one request.
@@ -83,6 +90,11 @@ class HttpClient:
             )
         except HTTPError as error:
             raise NoAnswer(silence(error, begun=body.begun)) from error
+
+
+def body_seconds(settings: Settings) -> float:
+    """How long a body may take to leave: at least as long is then left to wait for an answer."""
+    return settings.provider_timeout / 2
 
 
 def silence(error: Exception, *, begun: bool) -> Answer:

@@ -27,7 +27,7 @@ from botocore.exceptions import (
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer, Envelope, headers
-from mailrelay.providers.http import Body, default_outcome, one_line, silence
+from mailrelay.providers.http import Body, body_seconds, default_outcome, one_line, silence
 from mailrelay.settings import PROVIDER_CONNECT_TIMEOUT, Settings, SettingsError
 
 _BY_ERROR = {
@@ -104,7 +104,7 @@ class Ses:
             raise SettingsError(
                 error.kwargs["cred_var"], "is needed beside its other half"
             ) from None
-        self._seconds = settings.provider_timeout
+        self._seconds = body_seconds(settings)
         events = self._client.meta.events
         events.register("before-send.sesv2.SendEmail", self._before_send)
         events.register("before-parse.sesv2", _before_parse)

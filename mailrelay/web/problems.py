@@ -86,8 +86,8 @@ def register(app: Flask) -> None:
         log.error("the store cannot be reached: %s", error)
         return problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "The store cannot be reached; nothing was accepted. Send it again with an"
-            " Idempotency-Key, so that it is never sent twice.",
+            "The store cannot be reached, and nothing was accepted as far as can be known. Send"
+            " it again with an Idempotency-Key, so that it is never sent twice.",
             headers={"Retry-After": _RETRY_AFTER},
         )
 

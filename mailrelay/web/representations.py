@@ -61,7 +61,7 @@ def batch(view: BatchView) -> dict[str, Any]:
 
 
 def _summary(email: Email) -> dict[str, Any]:
-    accepted = email.attempts[-1] if email.status is Status.SENT else None
+    accepted = delivery.acceptance(email) if email.status is Status.SENT else None
     error = delivery.last_error(email)
     return {
         "id": str(email.id),

@@ -29,7 +29,7 @@ from mailrelay.store import (
 )
 from tests.conftest import AWS_CREDENTIALS
 from tests.support.processes import free_port, wait_for
-from tests.support.records import CONTENT, a_batch, an_attempt, an_email
+from tests.support.records import CONTENT, a_batch, an_attempt, an_email, claimed
 
 # Each byte of it is another, so that it does not compress to less than DynamoDB takes.
 LARGE = Content(plain="".join(chr(0x4E00 + i * 7919 % 20_000) for i in range(300_000)))
@@ -224,6 +224,29 @@ def test_large_content_without_a_bucket_is_refused(backend: Backend) -> None:
         store.batch_with_content(stray.id)
 
 
+def test_a_batch_that_was_not_stored_can_be_kept_from_being_stored(backend: Backend) -> None:
+    """As when nobody knows whether the transaction is still on its way."""
+    batch = a_batch()
+
+    assert backend.store.forestall(batch.id, clock.now())
+    assert backend.store.forestall(batch.id, clock.now())
+
+    with pytest.raises(StoreUnavailable):
+        backend.store.create(
+            batch, CONTENT, [an_email(batch)], withdraw_at=None, idempotency=a_key(batch)
+        )
+    assert backend.store.emails(batch.id) == []
+    assert backend.store.idempotency("demo", "ab" * 32, clock.now()) is None
+
+
+def test_a_batch_that_was_stored_cannot_be_kept_from_it(backend: Backend) -> None:
+    batch = stored(backend)
+
+    assert not backend.store.forestall(batch.id, clock.now())
+
+    assert backend.store.batch(batch.id) == batch
+
+
 # Large batches
 
 
@@ -315,12 +338,11 @@ def test_a_claim_is_what_the_rules_say(backend: Backend) -> None:
     email = an_email(batch)
     now = clock.now()
 
-    claimed = backend.store.claim(email.hint, now, now + backend.policy.lease)
+    held = backend.store.claim(email.hint, now, now + backend.policy.lease)
 
-    assert claimed is not None
-    expected = delivery.claim(email, now, backend.policy)
-    assert replace(claimed, version="") == expected
-    assert backend.store.email(email.id) == claimed
+    assert held is not None
+    assert replace(held, version="") == claimed(email, now, backend.policy.lease)
+    assert backend.store.email(email.id) == held
 
 
 def test_a_message_that_comes_twice_is_claimed_once(backend: Backend) -> None:
@@ -351,11 +373,14 @@ def test_many_workers_at_once_get_one_claim(local: Backend) -> None:
     assert len([claim for claim in claims if claim]) == 1
 
 
-@pytest.mark.parametrize("attempt", [0, 2])
-def test_a_hint_for_another_attempt_is_void(backend: Backend, attempt: int) -> None:
+@pytest.mark.parametrize(("provider_index", "attempt"), [(0, 0), (0, 2), (1, 1)])
+def test_a_hint_for_another_attempt_is_void(
+    backend: Backend, provider_index: int, attempt: int
+) -> None:
     email = an_email(stored(backend))
+    hint = Hint(email.id, provider_index, attempt)
 
-    assert backend.store.claim(Hint(email.id, 0, attempt), clock.now(), clock.now()) is None
+    assert backend.store.claim(hint, clock.now(), clock.now()) is None
     assert backend.store.email(email.id) == email
 
 
@@ -652,6 +677,7 @@ CALLS: list[Callable[[Store], object]] = [
     lambda store: store.claim(Hint(EmailId("x", 0), 0, 1), 1, 2),
     lambda store: store.advance(an_email(a_batch()), an_email(a_batch())),
     lambda store: store.finish("x"),
+    lambda store: store.forestall("x", 1),
     lambda store: store.withdraw("x"),
     lambda store: store.add_emails([an_email(a_batch())], clock.now()),
     lambda store: store.create(a_batch(), CONTENT, [], withdraw_at=None),

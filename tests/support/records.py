@@ -49,6 +49,11 @@ def an_email(batch: Batch, index: int = 0, **changes: Any) -> Email:
     return replace(email, **changes)
 
 
+def claimed(email: Email, now: int, lease: int) -> Email:
+    """What `Store.claim` makes of a queued email; its version aside."""
+    return replace(email, status=Status.SENDING, due_at=now + lease, last_attempt_at=now)
+
+
 def an_attempt(email: Email, outcome: Outcome, **changes: Any) -> Attempt:
     attempt = Attempt(
         number=email.attempt,

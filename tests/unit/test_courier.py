@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import boto3
 import pytest
 
-from mailrelay import assembly
+from mailrelay import assembly, clock, delivery
 from mailrelay.courier import Courier
 from mailrelay.message import Content, Email, Hint, Outcome, Status
 from mailrelay.providers import Answer
-from mailrelay.settings import Settings
+from mailrelay.settings import Settings, load
 from mailrelay.store import Store, StoreUnavailable
+from tests.conftest import AWS_CREDENTIALS
 from tests.support.fakes import FakeProvider
 from tests.support.records import CHAIN, CONTENT, a_batch, an_email
 
@@ -183,6 +186,102 @@ def test_an_email_whose_content_is_gone_fails_with_a_reason(
     assert failed.status is Status.FAILED
     assert failed.attempts[0].code == "content_missing"
     assert providers["mailgun"].envelopes == []
+
+
+@pytest.mark.parametrize("duplicates", ["allow", "avoid"])
+def test_an_acceptance_after_the_lease_ends_the_email_and_asks_nobody_else(
+    store: Store, providers: dict[str, FakeProvider], duplicates: str
+) -> None:
+    """The process was away for so long that the sweep took the email for abandoned."""
+    settings = load({**AWS_CREDENTIALS, "MAILRELAY_DUPLICATES": duplicates})
+    policy = assembly.policy(settings)
+    courier = Courier(store, providers, policy)
+    email = stored(store)
+
+    def swept_meanwhile() -> Answer:
+        held = store.email(email.id)
+        assert held is not None
+        assert store.advance(held, delivery.wake(held, clock.now(), policy)) is not None
+        return Answer(Outcome.ACCEPTED, "200", "queued", "<id@provider.example>")
+
+    providers["mailgun"].answer = swept_meanwhile
+    assert courier.deliver(email.hint) is None
+    courier.deliver(Hint(email.id, provider_index=1, attempt=2))
+
+    sent = store.email(email.id)
+    assert sent is not None
+    assert sent.status is Status.SENT
+    assert [attempt.outcome for attempt in sent.attempts] == [Outcome.ACCEPTED]
+    assert providers["ses"].envelopes == []
+
+
+def test_a_failure_after_the_lease_changes_nothing(
+    courier: Courier, store: Store, settings: Settings, providers: dict[str, FakeProvider]
+) -> None:
+    email = stored(store)
+
+    def swept_meanwhile() -> Answer:
+        held = store.email(email.id)
+        assert held is not None
+        store.advance(held, delivery.wake(held, clock.now(), assembly.policy(settings)))
+        return Answer(Outcome.RETRY, "503", "down")
+
+    providers["mailgun"].answer = swept_meanwhile
+
+    assert courier.deliver(email.hint) is None
+    after = store.email(email.id)
+    assert after is not None
+    assert [attempt.code for attempt in after.attempts] == ["abandoned"]
+
+
+def test_a_claim_that_took_most_of_the_lease_sends_nothing(
+    store: Store, settings: Settings, providers: dict[str, FakeProvider]
+) -> None:
+    """The sweep would ask the next provider while the request is under way."""
+
+    class Slow(Flaky):
+        def claim(self, hint: Hint, now: int, due_at: int) -> Email | None:
+            return store.claim(hint, now - 20_000, due_at - 20_000)
+
+    slow: Any = Slow(store, failures=0)
+    courier = Courier(slow, providers, assembly.policy(settings))
+    email = stored(store)
+
+    following = courier.deliver(email.hint)
+
+    assert following is not None
+    assert following.provider_index == 1
+    assert providers["mailgun"].envelopes == []
+
+
+def test_large_contents_are_sent_a_few_at_a_time(
+    courier: Courier, store: Store, providers: dict[str, FakeProvider]
+) -> None:
+    """A request holds several copies of its content: memory is bounded by their number."""
+    batch = a_batch(total=12)
+    emails = [an_email(batch, index) for index in range(12)]
+    store.create(batch, Content(plain="x" * 2_000_000), emails, withdraw_at=None)
+    lock, most, now = threading.Lock(), 0, 0
+    others = threading.Event()
+
+    def send() -> Answer:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+            if now == 4:
+                others.set()
+        assert others.wait(10)
+        with lock:
+            now -= 1
+        return Answer(Outcome.ACCEPTED, "200")
+
+    providers["mailgun"].answer = send
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(courier.deliver, [email.hint for email in emails]))
+
+    assert most == 4
+    assert {email.status for email in store.emails(batch.id)} == {Status.SENT}
 
 
 class Flaky:

@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 from mailrelay import delivery
 from mailrelay.delivery import Policy
 from mailrelay.message import Address, Attempt, Email, EmailId, Hint, Outcome, Status
+from tests.support.records import claimed
 
 NOW = 1_800_000_000_000
 CHAIN = ("mailgun", "ses", "sendgrid")
 POLICY = Policy(
-    message_ttl=60_000, lease=30_000, retry_schedule=(60_000, 300_000), avoid_duplicates=False
+    message_ttl=60_000,
+    lease=30_000,
+    longest_send=13_000,
+    retry_schedule=(60_000, 300_000),
+    avoid_duplicates=False,
 )
 AVOID = replace(POLICY, avoid_duplicates=True)
 
@@ -49,16 +54,8 @@ def attempt_of(email: Email, outcome: Outcome) -> Attempt:
 
 
 def after(email: Email, outcome: Outcome, policy: Policy = POLICY) -> Email:
-    claimed = delivery.claim(email, NOW, policy)
-    return delivery.conclude(claimed, attempt_of(claimed, outcome), NOW + 5, policy)
-
-
-def test_a_claim_holds_an_email_for_a_lease() -> None:
-    claimed = delivery.claim(queued(), NOW, POLICY)
-
-    assert claimed.status is Status.SENDING
-    assert claimed.due_at == NOW + POLICY.lease
-    assert claimed.last_attempt_at == NOW
+    held = claimed(email, NOW, policy.lease)
+    return delivery.conclude(held, attempt_of(held, outcome), NOW + 5, policy)
 
 
 def test_an_accepted_email_is_over() -> None:
@@ -132,7 +129,7 @@ def test_a_deferred_email_begins_its_chain_again_when_its_time_has_come() -> Non
 
 
 def test_an_email_whose_worker_died_counts_as_unanswered() -> None:
-    held = delivery.claim(queued(), NOW, POLICY)
+    held = claimed(queued(), NOW, POLICY.lease)
     allowed = delivery.wake(held, NOW + 40_000, POLICY)
     avoided = delivery.wake(held, NOW + 40_000, AVOID)
 
@@ -144,6 +141,24 @@ def test_an_email_whose_worker_died_counts_as_unanswered() -> None:
         assert email.attempts[-1].code == "abandoned"
         assert email.attempts[-1].started_at == NOW
         assert email.attempts[-1].duration_ms is None
+
+
+@pytest.mark.parametrize("policy", [POLICY, AVOID])
+def test_an_acceptance_that_comes_after_the_lease_still_ends_the_email(policy: Policy) -> None:
+    """The sweep took it for abandoned; another provider may have been asked, or failed, since."""
+    held = claimed(queued(), NOW, policy.lease)
+    late = replace(attempt_of(held, Outcome.ACCEPTED), message_id="<id@provider.example>")
+    email = delivery.wake(held, NOW + 40_000, policy)
+    if email.status is Status.QUEUED:
+        email = after(email, Outcome.RETRY)
+
+    sent = delivery.accepted_late(email, late)
+
+    assert (sent.status, sent.due_at) == (Status.SENT, None)
+    assert sent.attempts[0] == late
+    assert delivery.acceptance(sent) == late
+    assert [each.number for each in sent.attempts] == list(range(1, len(sent.attempts) + 1))
+    assert delivery.retries(sent) == len(sent.attempts) - 1
 
 
 @dataclass
@@ -177,25 +192,25 @@ class World:
         index %= len(self.messages)
         hint = self.messages[index] if keep else self.messages.pop(index)
         if (self.email.status, self.email.attempt) == (Status.QUEUED, hint.attempt):
-            self.email = delivery.claim(self.email, self.now, self.policy)
+            self.email = claimed(self.email, self.now, self.policy.lease)
             self.held.append(self.email)
 
     def answer(self, outcome: Outcome) -> None:
         """A worker's request is answered, and what came of it is written down if it may be."""
         if not self.held:
             return
-        claimed = self.held.pop()
-        self.asked.append((claimed.cycle, claimed.provider))
-        concluded = delivery.conclude(claimed, attempt_of(claimed, outcome), self.now, self.policy)
-        if self.email is claimed:
+        held = self.held.pop()
+        self.asked.append((held.cycle, held.provider))
+        concluded = delivery.conclude(held, attempt_of(held, outcome), self.now, self.policy)
+        if self.email is held:
             self.change(concluded)
 
     def crash(self, sent: bool) -> None:
         """A worker dies, before its request or after it."""
         if self.held:
-            claimed = self.held.pop()
+            held = self.held.pop()
             if sent:
-                self.asked.append((claimed.cycle, claimed.provider))
+                self.asked.append((held.cycle, held.provider))
 
     def lose(self) -> None:
         self.messages.clear()
@@ -229,6 +244,7 @@ POLICIES = st.builds(
     Policy,
     message_ttl=st.just(60_000),
     lease=st.just(30_000),
+    longest_send=st.just(13_000),
     retry_schedule=st.lists(st.integers(1, 86_400_000), max_size=3).map(tuple),
     avoid_duplicates=st.booleans(),
 )

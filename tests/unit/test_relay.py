@@ -134,7 +134,7 @@ def test_whatever_the_queue_does_the_batch_is_accepted(
 def test_a_store_that_is_down_accepts_nothing(
     relay: Relay, troubled: Troubled, queue: FakeQueue
 ) -> None:
-    troubled.before = {"create": down, "batch": down}
+    troubled.before = {"create": down, "forestall": down}
 
     with pytest.raises(StoreUnavailable):
         relay.accept(submission(), "demo")
@@ -142,15 +142,24 @@ def test_a_store_that_is_down_accepts_nothing(
     assert queue.hints == []
 
 
-def test_a_transaction_that_failed_accepts_nothing(
-    relay: Relay, troubled: Troubled, queue: FakeQueue
+def test_a_transaction_that_failed_accepts_nothing_even_if_it_arrives_later(
+    relay: Relay, troubled: Troubled, store: Store, queue: FakeQueue
 ) -> None:
-    troubled.before["create"] = down
+    requests: list[Any] = []
 
+    def lose(*args: Any, **kwargs: Any) -> None:
+        requests.append((args, kwargs))
+        raise StoreUnavailable("DynamoDB: down")
+
+    troubled.create = lose  # type: ignore[attr-defined]
     with pytest.raises(StoreUnavailable):
         relay.accept(submission(), "demo")
+    ((args, kwargs),) = requests
+    with pytest.raises(StoreUnavailable):
+        store.create(*args, **kwargs)
 
     assert queue.hints == []
+    assert store.emails(args[0].id) == []
 
 
 @pytest.mark.parametrize("total", [1, 150])

@@ -290,7 +290,7 @@ def test_values_that_just_fit_together() -> None:
         {
             "MAILRELAY_LEASE": "4.1",
             "MAILRELAY_PROVIDER_TIMEOUT": "1",
-            "MAILRELAY_RETRY_SCHEDULE": "43199,43200",
+            "MAILRELAY_RETRY_SCHEDULE": "43100,43200",
             "MAILRELAY_RETENTION_DAYS": "1",
         }
     )

@@ -10,7 +10,7 @@ from mailrelay import assembly, clock, delivery, items
 from mailrelay.message import Email, Status
 from mailrelay.queue import QueueUnavailable
 from mailrelay.settings import Settings
-from mailrelay.store import Store
+from mailrelay.store import Store, StoreUnavailable
 from mailrelay.sweep import Sweeper, Swept
 from tests.support.fakes import FakeQueue
 from tests.support.records import CONTENT, a_batch, an_email
@@ -132,14 +132,17 @@ def test_a_full_queue_gets_nothing_until_it_has_room(
 def test_a_queue_that_stays_full_ends_the_sweep_and_loses_nothing(
     sweeper: Sweeper, store: Store, queue: FakeQueue
 ) -> None:
-    emails = overdue(store, total=5)
+    emails = overdue(store, total=90)
     queue.others = 800
 
-    assert sweep_all(sweeper, seconds=0).enqueued == 0
+    sweep_all(sweeper, seconds=0)
 
-    assert [now(store, email) for email in emails] == emails
+    # One for each shard gets its turn however full the queue is: it may stay so for hours.
+    assert len(queue.hints) == items.DUE_SHARDS
+    left = [email for email in emails if email.hint not in queue.hints]
+    assert [now(store, email) for email in left] == left
     queue.others = 0
-    assert sweep_all(sweeper).enqueued == 5
+    assert sweep_all(sweeper).enqueued == len(left)
 
 
 def test_a_sweep_never_fills_the_queue_beyond_its_limit(
@@ -163,6 +166,61 @@ def test_a_queue_that_is_down_changes_nothing(
         sweep_all(sweeper)
 
     assert now(store, email) == email
+
+
+@pytest.mark.parametrize("trouble", ["full", "down"])
+def test_what_needs_no_message_does_not_wait_for_the_queue(
+    sweeper: Sweeper, store: Store, queue: FakeQueue, trouble: str
+) -> None:
+    (email,) = overdue(store, status=Status.SENDING, provider_index=2, attempt=21, cycle=6)
+    batch = a_batch(ready=False, total=2)
+    store.create(batch, CONTENT, [an_email(batch)], withdraw_at=clock.now() - 1)
+    queue.others, queue.down = 800, trouble == "down"
+
+    assert sweep_all(sweeper) == Swept(enqueued=0, ended=1, withdrawn=1)
+    assert now(store, email).status is Status.FAILED
+
+
+class Poisoned:
+    """A store in which one email cannot be changed."""
+
+    def __init__(self, store: Store, poisoned: Email, error: Exception) -> None:
+        self._store, self._poisoned, self._error = store, poisoned, error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def advance(self, before: Email, after: Email) -> Email | None:
+        if before.id == self._poisoned.id:
+            raise self._error
+        return self._store.advance(before, after)
+
+
+def test_one_email_that_cannot_be_handled_stops_no_other(
+    store: Store, settings: Settings, queue: FakeQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    emails = overdue(store, total=20)
+    poisoned: Any = Poisoned(store, emails[3], ValueError("pedro@example.org"))
+    sweeper = Sweeper(poisoned, queue, assembly.policy(settings), queue_limit=800)
+
+    assert sweep_all(sweeper).enqueued == 19
+
+    assert f"{emails[3].id} cannot be swept: ValueError" in caplog.text
+    assert "pedro" not in caplog.text
+
+
+def test_what_was_woken_before_a_failure_gets_its_message(
+    store: Store, settings: Settings, queue: FakeQueue
+) -> None:
+    emails = overdue(store, total=20)
+    poisoned: Any = Poisoned(store, emails[3], StoreUnavailable("DynamoDB: down"))
+    sweeper = Sweeper(poisoned, queue, assembly.policy(settings), queue_limit=800)
+
+    with pytest.raises(StoreUnavailable):
+        sweep_all(sweeper)
+
+    woken = [email.id for email in emails if now(store, email) != email]
+    assert sorted(hint.email_id.index for hint in queue.hints) == [id_.index for id_ in woken]
 
 
 def test_what_somebody_else_changed_meanwhile_is_left_to_him(
