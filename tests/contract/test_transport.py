@@ -10,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from botocore.exceptions import NoCredentialsError
 from kombu import Connection, Consumer, Queue
 from kombu.asynchronous import Hub, set_event_loop
+from kombu.asynchronous.aws.sqs.connection import AsyncSQSConnection
 
 import tasks.transport
 from tasks import app
@@ -154,6 +156,26 @@ def test_the_next_poll_comes_after_any_answer(sqs: FakeSqs, trouble: Respond) ->
     sqs.receives = [messages(task("first")), trouble, trouble, messages(task("second"))]
 
     assert received("second") == ["first", "second"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ConnectionError, NoCredentialsError])
+def test_the_next_poll_comes_after_one_that_could_not_be_sent(
+    sqs: FakeSqs, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """As when credentials cannot be refreshed for a moment, while a poll is signed."""
+    send = AsyncSQSConnection.receive_message
+    failures = [error(), error()]
+
+    def receive_message(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return send(*args, **kwargs)
+
+    monkeypatch.setattr(AsyncSQSConnection, "receive_message", receive_message)
+    sqs.receives = [messages(task("first"))]
+
+    assert received("first") == ["first"]
+    assert failures == []
 
 
 @pytest.mark.parametrize(

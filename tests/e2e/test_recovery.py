@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from urllib3.exceptions import HTTPError
 
+from mailrelay import assembly, clock
+from mailrelay.settings import load
 from tests.e2e.conftest import MakeStack, Stack
 from tests.support.processes import wait_for
+from tests.support.records import CONTENT, a_batch, an_email
 from tests.support.sandbox import Sandbox
 
 
@@ -168,6 +171,32 @@ def poisoned(make_stack: MakeStack) -> Stack:
     stack.start("web")
     stack.start("worker")
     return stack
+
+
+def test_a_backlog_is_worked_off_by_a_worker_with_few_threads(
+    make_stack: MakeStack, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sweeps wait for room in the queue, but never in the threads that make it."""
+    stack = make_stack(
+        MAILRELAY_CONCURRENCY="2", MAILRELAY_PROVIDER_TIMEOUT="4", MAILRELAY_LEASE="10"
+    )
+    for name in ("AWS_ENDPOINT_URL", "MAILRELAY_TABLE"):
+        monkeypatch.setenv(name, stack.environ[name])
+    settings = load(stack.environ)
+    batch = a_batch(key_name="e2e", total=300, created_at=clock.now() - 120_000)
+    emails = [an_email(batch, index) for index in range(300)]
+    store = assembly.store(settings)
+    store.create(batch, CONTENT, emails[:98], withdraw_at=None)
+    store.add_emails(emails[98:], batch.created_at)
+
+    stack.start("worker")
+    stack.start("beat")
+    stack.start("web")
+    done = stack.wait(batch.id, seconds=90)
+
+    assert done["counts"]["sent"] == 300
+    assert len(sandbox.messages()) == 300
+    assert {email["retries"] for email in done["emails"]} == {0}
 
 
 def test_two_beats_at_once_do_no_harm(make_stack: MakeStack, sandbox: Sandbox) -> None:
