@@ -59,7 +59,8 @@ class LocalAws:
     def start(self) -> None:
         command = ["uvicorn", "ministack.app:app", "--host", "127.0.0.1"]
         self._process = Process(
-            [*command, "--port", str(self._port), "--log-level", "warning"],
+            # It would wait for the long polls of clients that are gone.
+            [*command, "--port", str(self._port), "--timeout-graceful-shutdown", "1"],
             self._environ,
             self._log,
         )
