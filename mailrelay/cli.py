@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -16,7 +16,6 @@ import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
 
 import mailrelay
 from mailrelay import doctor, provision
@@ -36,9 +35,16 @@ def _settings() -> Settings:
         _fail(str(error))
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 1) -> NoReturn:
     print(f"mailrelay: {message}", file=sys.stderr)  # noqa: T201
-    sys.exit(1)
+    sys.exit(status)
+
+
+class _NoAnswer(click.ClickException):
+    """The relay does not answer, or cannot for now."""
+
+    def show(self, file: Any = None) -> None:
+        print(f"mailrelay: {self.message}", file=file or sys.stderr)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,7 +58,7 @@ def init() -> None:
     """Create the table, the queues and the bucket.
 
     Run again, it changes nothing. What exists and is not as needed is named, and left alone; the
-    command then ends with status 1.
+    command then ends with status 1. Where AWS cannot be reached it ends with 75: try again.
     """
     settings = _settings()
     differs = False
@@ -65,7 +71,7 @@ def init() -> None:
     except SettingsError as error:
         _fail(str(error))
     except (BotoCoreError, ClientError) as error:
-        _fail(f"AWS: {error}")
+        _fail(f"AWS: {error}", os.EX_TEMPFAIL)
     if differs:
         _fail("what differs has to be changed by hand, or removed and created again")
 
@@ -173,7 +179,7 @@ def _stdin() -> str:
 def status(url: str, key: str, id_: str, watch: bool) -> None:
     """Show what happened to a batch, or to one email with each attempt at it.
 
-    With --watch, ends with status 1 if an email failed.
+    With --watch, ends with status 1 unless every email was sent.
     """
     if watch:
         _watch(url, key, id_)
@@ -191,8 +197,16 @@ def _watch(url: str, key: str, id_: str) -> None:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("asking", total=None)
+        answer: dict[str, Any] = {}
         while True:
-            answer = _get(url, key, id_, limit=1)
+            try:
+                answer = _get(url, key, id_, limit=1)
+            except _NoAnswer:
+                if not answer:
+                    raise  # There may be no relay at all.
+                progress.update(bar, description="no answer, still trying")
+                time.sleep(_POLL_INTERVAL)
+                continue
             counts = answer.get("counts") or {answer["status"]: 1}
             unfinished = sum(counts.get(name, 0) for name in _UNFINISHED)
             total = answer.get("total", 1)
@@ -207,29 +221,38 @@ def _watch(url: str, key: str, id_: str) -> None:
 
 
 def _show(answer: dict[str, Any]) -> None:
-    # Names and reasons are shown as they are, whatever brackets and colons they hold.
-    console = Console(markup=False, emoji=False, highlight=False)
     if answer["object"] == "batch":
         counts = ", ".join(f"{count} {name}" for name, count in answer["counts"].items() if count)
-        console.print(f"batch {answer['id']}: {answer['status']} ({counts})")
-        table = Table(
-            Column("email", no_wrap=True), "to", "status", "provider", "retries", "error"
-        )
+        click.echo(f"batch {answer['id']}: {answer['status']} ({counts})")
+        rows: list[Sequence[object]] = [
+            ("email", "status", "retries", "provider", "to", "error"),
+        ]
         for email in answer["emails"]:
-            table.add_row(
-                *(email["id"], email["to"]["email"], email["status"], email["provider"] or ""),
-                *(str(email["retries"]), _error(email)),
-            )
-        console.print(table)
-        return
-    console.print(f"email {answer['id']}: {answer['status']}")
-    if answer["nextAttemptAt"]:
-        console.print(f"next attempt at {answer['nextAttemptAt']}")
-    table = Table("attempt", "provider", "outcome", "code", "reason", "started", "ms")
-    for attempt in answer["attempts"]:
-        names = ("number", "provider", "outcome", "code", "reason", "startedAt", "durationMs")
-        table.add_row(*("" if attempt[name] is None else str(attempt[name]) for name in names))
-    console.print(table)
+            how = (email["id"], email["status"], email["retries"], email["provider"])
+            rows.append((*how, email["to"]["email"], _error(email)))
+    else:
+        click.echo(f"email {answer['id']}: {answer['status']}")
+        if answer["nextAttemptAt"]:
+            click.echo(f"next attempt at {answer['nextAttemptAt']}")
+        rows = [("attempt", "provider", "outcome", "code", "ms", "started", "reason")]
+        names = ("number", "provider", "outcome", "code", "durationMs", "startedAt", "reason")
+        rows += [[attempt[name] for name in names] for attempt in answer["attempts"]]
+    _columns(rows)
+
+
+def _columns(rows: Sequence[Sequence[object]]) -> None:
+    """Aligned, and never cut: what is long is last, and a terminal wraps it."""
+    texts = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+def _printable(cell: object) -> str:
+    """A provider's words could hold what a terminal obeys."""
+    text = "-" if cell is None else str(cell)
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _error(email: dict[str, Any]) -> str:
@@ -260,13 +283,15 @@ def _call(
             method, url, headers=sent, body=data, timeout=60, retries=False, redirect=False
         )
     except urllib3.exceptions.HTTPError:
-        _fail(f"no relay answers at {url}")
+        raise _NoAnswer(f"no relay answers at {url}") from None
     except ValueError:
         _fail("an API key and an idempotency key are made of visible ASCII characters")
     try:
         answer = json.loads(response.data)
     except ValueError:
         answer = None
+    if isinstance(answer, dict) and response.status == 503 and "detail" in answer:
+        raise _NoAnswer(answer["detail"])
     if isinstance(answer, dict) and response.status >= 400 and "detail" in answer:
         _fail("\n".join([answer["detail"], *_field_errors(answer)]))
     if not isinstance(answer, dict) or "id" not in answer:

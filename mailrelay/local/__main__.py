@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import shlex
@@ -14,7 +13,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mailrelay import providers
+from mailrelay import aws, providers
+from mailrelay.local.aws import LOCK, take
 from mailrelay.local.banner import banner
 from mailrelay.local.environment import Plan, plan
 from mailrelay.local.supervisor import (
@@ -39,18 +39,22 @@ def main() -> None:
     try:
         parts, local = read_procfile(Path("Procfile")), read_procfile(Path("Procfile.local"))
         data.mkdir(mode=0o700, exist_ok=True)
+        lock(data)
         plan_ = plan(os.environ, data=data, bin_dir=bin_dir, demo_key=demo_key(data))
         settings = load(plan_.environ)
-        providers.check_names(settings.providers, "EMAIL_PROVIDERS")
         check_ports(ports(settings, plan_))
-        lock(data)
+        given = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(plan_.environ)
+        # What would end each worker, and have it started again for ever.
+        aws.region(settings)
+        providers.create(settings)
+        keep_environment(data, given, plan_.environ)
     except (SettingsError, ProcfileError, StartError) as error:
         raise SystemExit(f"mailrelay: {error}") from None
     except OSError as error:
         raise SystemExit(f"mailrelay: {error.filename}: {error.strerror}") from None
 
-    os.environ.clear()
-    os.environ.update(plan_.environ)
     programs = what_to_run(parts, local, settings, plan_)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     stream = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
@@ -71,6 +75,18 @@ def demo_key(data: Path) -> str:
     return key
 
 
+def keep_environment(data: Path, given: Mapping[str, str], planned: Mapping[str, str]) -> None:
+    """Write what was added to the caller's environment to `data`, for a shell to read.
+
+    So that `mailrelay doctor` in another terminal looks at what runs here.
+    """
+    added = {name: value for name, value in planned.items() if given.get(name) != value}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(added.items())]
+    path = data / "environment"
+    path.touch(mode=0o600)
+    path.write_text("".join(lines))
+
+
 def ports(settings: Settings, plan: Plan) -> dict[str, int]:
     """The ports that the parts will listen on, by variable."""
     needed = {"PORT": settings.port}
@@ -85,6 +101,9 @@ def check_ports(ports: Mapping[str, int]) -> None:
     """Raise `StartError` for a port on 127.0.0.1 that cannot be listened on, or is wanted twice."""
     with contextlib.ExitStack() as stack:
         for variable, port in ports.items():
+            twin = next(name for name, other in ports.items() if other == port)
+            if twin != variable:
+                raise StartError(f"{variable} and {twin} are both {port}; set one to another port")
             listener = stack.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -102,15 +121,20 @@ def check_ports(ports: Mapping[str, int]) -> None:
 def lock(data: Path) -> None:
     """Keep `data` for this process until it ends; raise `StartError` if another one has it.
 
-    Two that run on different ports would overwrite each other's state.
+    Two that run on different ports would overwrite each other's state. Neither may the local AWS
+    of a run that was killed live on: it has a lock of its own.
     """
-    descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if take(data / "lock") is None:
         raise StartError(
             f"it runs already with its state in {data}; stop it first, or use another checkout"
-        ) from None
+        )
+    left = take(data / LOCK)
+    if left is None:
+        raise StartError(
+            f"an earlier run was killed and its parts live on, with their state in {data}; end them"
+            " (pgrep -f mailrelay.local.aws finds the first), then start again"
+        )
+    os.close(left)
 
 
 def what_to_run(

@@ -7,6 +7,7 @@ under uvicorn, which wakes a long poll in 4 ms where its own server takes 100 ms
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 from pathlib import Path
@@ -15,6 +16,21 @@ from mailrelay import settings
 
 _LONGEST_FAREWELL = 2
 """Seconds that a stop waits for requests. A long poll outlives its client, here for up to 10 s."""
+
+
+LOCK = "aws.lock"
+"""In `.data`, held while a local AWS has its state there: two would overwrite each other's."""
+
+
+def take(path: Path) -> int | None:
+    """The descriptor that locks `path` for as long as this process has it open, or None."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def ministack_environment(port: int, state: Path) -> dict[str, str]:
@@ -38,8 +54,10 @@ def ministack_environment(port: int, state: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    port = settings.load().aws_port
-    os.environ.update(ministack_environment(port, Path.cwd() / ".data" / "aws"))
+    port, data = settings.load().aws_port, Path.cwd() / ".data"
+    if take(data / LOCK) is None:
+        raise SystemExit(f"another local AWS has its state in {data}")
+    os.environ.update(ministack_environment(port, data / "aws"))
     import uvicorn  # not installed in production, where nothing imports this module
 
     config = uvicorn.Config(

@@ -48,7 +48,7 @@ class Plan:
     aws: str
     """Where AWS is, for people."""
     providers: Mapping[str, str]
-    """Each provider of the chain that we know and where its mail goes, for people."""
+    """Each provider of the chain and where its mail goes, for people."""
     demo_key: str | None
     """The key that the API takes; `None` where the caller gave keys of their own."""
 
@@ -87,7 +87,7 @@ def plan(given: Mapping[str, str], *, data: Path, bin_dir: Path, demo_key: str) 
         environ["SENDGRID_API_KEY"] = "sandbox-key"
     final = settings.load(environ)
     where |= {"mailgun": final.mailgun_base_url, "sendgrid": final.sendgrid_base_url}
-    providers = {name: where[name] for name in final.providers if name in where}
+    providers = {name: where.get(name, "as its package says") for name in final.providers}
 
     own_keys = "MAILRELAY_API_KEYS" in environ
     environ.setdefault("MAILRELAY_API_KEYS", f"demo:{demo_key}")

@@ -245,7 +245,8 @@ class _Supervisor(supervisord.Supervisor):  # type: ignore[misc] # supervisor is
         if name not in (SETUP, READY):
             self._died(process, "starting it again")
         elif not event.expected:
-            self._say(f"{name} {self._clear_up(process)}; stop everything and start it again")
+            self._say(f"{name} {self._clear_up(process)}, for the reason above")
+            self._terminate()
         elif self._is_up():
             self._clear_up(process)
             if name == SETUP:
@@ -284,6 +285,8 @@ class _Supervisor(supervisord.Supervisor):  # type: ignore[misc] # supervisor is
 
     def _died(self, process: Any, what_follows: str) -> None:
         name = process.config.name
+        if name == "aws":
+            what_follows += "; what it was told since its start is lost"
         self._say(f"{name} {self._clear_up(process)}; {what_follows}")
         self._told_dead.add(name)
         setup = self._process(SETUP)

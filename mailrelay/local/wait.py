@@ -8,6 +8,7 @@ An answer below 500 will do. It ends with 0, however long that takes; it says wh
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -65,8 +66,14 @@ def missing_at(url: str) -> str | None:
 
 
 def run_until_it_works(command: Sequence[str], *, pause: float = 1.0) -> None:
-    """Run it until it ends with 0. What it says is passed on."""
+    """Run it until it ends with 0. What it says is passed on.
+
+    Ends this program with the command's status where another try cannot work: any but
+    `EX_TEMPFAIL` (sysexits.h).
+    """
     while (status := subprocess.run(command, check=False).returncode) != 0:  # noqa: S603
+        if status != os.EX_TEMPFAIL:
+            sys.exit(status)
         say(f"`{' '.join(command)}` ended with {status}; once more in {pause:g} s")
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE)

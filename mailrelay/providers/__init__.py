@@ -26,7 +26,8 @@ class Envelope:
     """One email for one recipient, as it is handed to a provider."""
 
     message_id: str
-    """The Message-ID header, angle brackets included: the same on every attempt."""
+    """The Message-ID header, angle brackets included: the same on every attempt, for providers
+    that let us set it. SES does not."""
     sender: Address
     to: Address
     subject: str

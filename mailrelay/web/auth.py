@@ -24,10 +24,13 @@ def key_name(api_keys: Mapping[str, str]) -> str:
         # All of them, each in constant time: how long it takes says nothing about any key.
         if hmac.compare_digest(digest, presented):
             found = name
-    if scheme.lower() != "bearer" or found is None:
+    given = scheme.lower() == "bearer" and token.strip()
+    if not given or found is None:
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
-            "Send an API key: Authorization: Bearer <key>.",
+            "This API key is not known."
+            if given
+            else "Send an API key: Authorization: Bearer <key>.",
             headers={"WWW-Authenticate": "Bearer"},
         )
     return found

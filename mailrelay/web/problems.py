@@ -7,7 +7,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from mailrelay.relay import IdempotencyMismatch, StillAccepting
@@ -84,10 +84,15 @@ def register(app: Flask) -> None:
     @app.errorhandler(StoreUnavailable)
     def _unavailable(error: StoreUnavailable) -> Response:
         log.error("the store cannot be reached: %s", error)
+        detail = "The store cannot be reached"
+        if request.method == "POST":
+            detail += (
+                ", and nothing was accepted as far as can be known. Send it again with an"
+                " Idempotency-Key, so that it is never sent twice"
+            )
         return problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "The store cannot be reached, and nothing was accepted as far as can be known. Send"
-            " it again with an Idempotency-Key, so that it is never sent twice.",
+            f"{detail}.",
             headers={"Retry-After": _RETRY_AFTER},
         )
 

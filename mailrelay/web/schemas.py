@@ -101,6 +101,8 @@ class AddressSchema(Schema):
     class Meta:
         unknown = RAISE
 
+    error_messages = {"type": "Must be an object with email and name."}  # noqa: RUF012
+
     email = _Email(required=True)
     name = _header_value()
 

@@ -178,7 +178,7 @@ def test_a_part_that_dies_is_started_again_and_said_so(run: Run, part: str, comm
     send_until_one_arrives(run)
 
 
-def test_a_second_run_says_which_port_is_taken(run: Run, checkout: Path) -> None:
+def test_a_second_run_says_that_it_runs_already(run: Run, checkout: Path) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "mailrelay.local"],
         cwd=checkout,
@@ -189,11 +189,10 @@ def test_a_second_run_says_which_port_is_taken(run: Run, checkout: Path) -> None
         check=False,
     )
 
-    port = run.ports["PORT"]
     assert (second.returncode, second.stdout) == (1, "")
     assert second.stderr == (
-        f"mailrelay: PORT={port} is taken on 127.0.0.1; set PORT to another port or stop what"
-        " listens there\n"
+        f"mailrelay: it runs already with its state in {checkout / '.data'}; stop it first, or use"
+        " another checkout\n"
     )
 
 

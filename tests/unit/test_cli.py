@@ -167,7 +167,7 @@ def test_init_names_what_differs(aws_environ: dict[str, str]) -> None:
 def test_init_without_aws() -> None:
     """An AWS that cannot be reached is one line."""
     result = run("init", AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
-    assert result.exit_code == 1
+    assert result.exit_code == 75
     assert result.stderr.startswith("mailrelay: AWS: ")
     assert result.stderr.count("\n") == 1
 

@@ -6,8 +6,10 @@ import asyncio
 import io
 import json
 import logging
+import os
 import re
 import shlex
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -368,13 +370,19 @@ def test_a_command_is_run_until_it_works(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     script = "import pathlib, sys; p = pathlib.Path(sys.argv[1])\n"
-    script += "if not p.exists(): p.touch(); sys.exit('not yet')"
+    script += "if not p.exists(): p.touch(); print('not yet', file=sys.stderr); sys.exit(75)"
 
     wait.run_until_it_works([sys.executable, "-c", script, str(tmp_path / "ran")], pause=0)
 
     captured = capfd.readouterr()
     assert captured.err == "not yet\n"
-    assert "ended with 1; once more" in captured.out
+    assert "ended with 75; once more" in captured.out
+
+
+def test_a_command_that_cannot_work_is_not_run_again(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        wait.run_until_it_works([sys.executable, "-c", "import sys; sys.exit(1)"], pause=0)
+    assert ended.value.code == 1
 
 
 def test_the_addresses_come_before_the_command(
@@ -406,13 +414,41 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 def test_a_port_that_is_wanted_twice_is_named() -> None:
     port = free_port()
-    with pytest.raises(local.StartError, match=f"SANDBOX_PORT={port} is taken"):
+    with pytest.raises(local.StartError, match=f"SANDBOX_PORT and PORT are both {port}"):
         local.check_ports({"PORT": port, "SANDBOX_PORT": port})
 
 
 def test_only_the_ports_that_are_needed_have_to_be_free() -> None:
     result = planned(AWS_PROFILE="work", SENDGRID_API_KEY="x", EMAIL_PROVIDERS="sendgrid,ses")
     assert local.ports(load(result.environ), result) == {"PORT": 8000}
+
+
+def test_a_local_aws_that_lives_on_keeps_its_state_to_itself(tmp_path: Path) -> None:
+    """As after `make run` was killed: a second one would overwrite the first one's state."""
+    held = aws.take(tmp_path / aws.LOCK)
+    assert held is not None
+    with pytest.raises(local.StartError, match="an earlier run was killed"):
+        local.lock(tmp_path)
+    os.close(held)
+
+
+def test_the_environment_can_be_read_by_a_shell(tmp_path: Path) -> None:
+    """What was added to the caller's, for `mailrelay doctor` in another terminal."""
+    given = {"HOME": "/home/pedro", "MAILGUN_API_KEY": "a-key-of-the-callers"}
+    planned = {**given, "AWS_REGION": "us-east-1", "MAILRELAY_API_KEYS": "demo:it's a key"}
+
+    local.keep_environment(tmp_path, given, planned)
+
+    path = tmp_path / "environment"
+    assert path.stat().st_mode & 0o077 == 0
+    assert "callers" not in path.read_text()
+    shown = subprocess.run(
+        ["/bin/sh", "-c", f'. {path}; echo "$AWS_REGION $MAILRELAY_API_KEYS"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout == "us-east-1 demo:it's a key\n"
 
 
 def test_one_folder_has_one_run(tmp_path: Path) -> None:

