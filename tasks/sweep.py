@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from celery.utils.log import get_task_logger
+from celery.utils.log import get_logger
 
 from mailrelay.queue import QueueUnavailable
 from mailrelay.store import StoreUnavailable
 from tasks.app import app
 from tasks.process import parts
 
-log = get_task_logger(__name__)
+log = get_logger(__name__)
 
 
 @app.task(name="tasks.sweep")
