@@ -28,7 +28,7 @@ from mailrelay.store import (
     StoreUnavailable,
 )
 from tests.conftest import AWS_CREDENTIALS
-from tests.support.processes import free_port, wait_for
+from tests.support.processes import free_port, unused_name, wait_for
 from tests.support.records import CONTENT, a_batch, an_attempt, an_email, claimed
 
 # Each byte of it is another, so that it does not compress to less than DynamoDB takes.
@@ -65,9 +65,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     settings = load(
         {
             **AWS_CREDENTIALS,
-            "MAILRELAY_TABLE": f"store-{free_port()}",
-            "MAILRELAY_QUEUE_PREFIX": f"store-{free_port()}-",
-            "MAILRELAY_BUCKET": f"store-{free_port()}",
+            "MAILRELAY_TABLE": unused_name("store"),
+            "MAILRELAY_QUEUE_PREFIX": unused_name("store"),
+            "MAILRELAY_BUCKET": unused_name("store"),
         }
     )
     if request.param == "moto":
@@ -512,13 +512,12 @@ class LostAnswers:
 @pytest.fixture
 def local(local_aws: str, monkeypatch: pytest.MonkeyPatch) -> Backend:
     monkeypatch.setenv("AWS_ENDPOINT_URL", local_aws)
-    port = free_port()
     return _backend(
         load(
             {
                 **AWS_CREDENTIALS,
-                "MAILRELAY_TABLE": f"store-{port}",
-                "MAILRELAY_QUEUE_PREFIX": f"store-{port}-",
+                "MAILRELAY_TABLE": unused_name("store"),
+                "MAILRELAY_QUEUE_PREFIX": unused_name("store"),
             }
         )
     )

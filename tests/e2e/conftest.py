@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from tests.conftest import AWS_CREDENTIALS, sandbox_environ
-from tests.support.processes import ROOT, Process, answers, free_port, wait_for
+from tests.support.processes import ROOT, Process, answers, free_port, unused_name, wait_for
 from tests.support.sandbox import Sandbox
 
 KEY = "e2e-key-of-the-tests"
@@ -126,8 +126,8 @@ def make_stack(local_aws: str, _sandbox: Sandbox, logs: Path) -> Iterator[MakeSt
             "AWS_ENDPOINT_URL": local_aws,
             "PORT": port,
             "MAILRELAY_API_KEYS": f"e2e:{KEY}",
-            "MAILRELAY_TABLE": f"e2e-{port}",
-            "MAILRELAY_QUEUE_PREFIX": f"e2e-{port}-",
+            "MAILRELAY_TABLE": unused_name("e2e"),
+            "MAILRELAY_QUEUE_PREFIX": unused_name("e2e") + "-",
             "MAILRELAY_SWEEP_INTERVAL": "0.5",
             "MAILRELAY_RETRY_SCHEDULE": "1,1,1",
             "MAILRELAY_PROVIDER_TIMEOUT": "1",

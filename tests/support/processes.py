@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+from ulid import ULID
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -24,6 +25,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def unused_name(prefix: str) -> str:
+    """A name for a table, a queue or a bucket that no other test has; ports come again."""
+    return f"{prefix}-{ULID()}".lower()
 
 
 def wait_for(look: Callable[[], Any], what: str, seconds: float = 30) -> Any:
