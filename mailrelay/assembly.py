@@ -7,7 +7,7 @@ from mailrelay.courier import Courier
 from mailrelay.delivery import Policy
 from mailrelay.queue import DeliveryQueue
 from mailrelay.relay import Relay
-from mailrelay.settings import DAY, PROVIDER_CONNECT_TIMEOUT, Settings
+from mailrelay.settings import DAY, Settings
 from mailrelay.store import Store
 from mailrelay.sweep import Sweeper
 
@@ -17,7 +17,7 @@ def policy(settings: Settings) -> Policy:
     return Policy(
         message_ttl=settings.message_ttl * 1000,
         lease=round(settings.lease * 1000),
-        longest_send=round((PROVIDER_CONNECT_TIMEOUT + settings.provider_timeout) * 1000),
+        longest_send=round(settings.longest_send * 1000),
         retry_schedule=tuple(round(delay * 1000) for delay in settings.retry_schedule),
         avoid_duplicates=settings.avoid_duplicates,
     )

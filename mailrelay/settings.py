@@ -64,6 +64,11 @@ class Settings:
     sandbox_port: int
     aws_port: int
 
+    @property
+    def longest_send(self) -> float:
+        """How long one request to a provider may take, connecting included."""
+        return PROVIDER_CONNECT_TIMEOUT + self.provider_timeout
+
 
 class _List(fields.Field[Any]):
     """A comma-separated list, each part read by `read`."""
@@ -310,7 +315,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
 
 def _check_together(settings: Settings) -> None:
     """Refuse values that are fine alone and break a promise together."""
-    longest = PROVIDER_CONNECT_TIMEOUT + settings.provider_timeout
+    longest = settings.longest_send
     if settings.lease <= longest:
         raise SettingsError(
             "MAILRELAY_LEASE",

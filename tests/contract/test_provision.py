@@ -8,10 +8,10 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
-from ulid import ULID
 
 from mailrelay import aws, provision
 from mailrelay.settings import Settings, load
+from tests.support.processes import unused_name
 
 ALL = [
     *("table {}", "TTL of table {}", "queue {}-deliver", "queue {}-sweep"),
@@ -33,7 +33,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def name() -> str:
     """A name that nothing else has."""
-    return f"provision-{ULID()}".lower()
+    return unused_name("provision")
 
 
 def _settings(name: str, **variables: str) -> Settings:
