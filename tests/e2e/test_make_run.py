@@ -22,6 +22,9 @@ from tests.support.processes import ROOT, answers, free_port, wait_for
 SECONDS_TO_READY = 30
 """Promised for what is installed."""
 
+ANSWER_SECONDS = 30
+"""The API waits for an AWS that comes back, and tries again: urllib3's 3 s are less than that."""
+
 
 class Run:
     """What `make run` runs, in a session of its own, with a copy of the checkout as its folder."""
@@ -108,7 +111,9 @@ class Run:
             if word == "-H"
         )
         url = next(word for word in words if word.startswith("http://"))
-        response = urllib3.request("POST", url, headers=headers, body=words[-1], retries=False)
+        response = urllib3.request(
+            "POST", url, headers=headers, body=words[-1], timeout=ANSWER_SECONDS, retries=False
+        )
         assert response.status == 202, response.data
         (email,) = response.json()["emails"]
         return f"{self.url}/emails/{email['id']}", headers
@@ -119,7 +124,7 @@ class Run:
 
 
 def show(url: str, headers: dict[str, str]) -> dict[str, Any]:
-    response = urllib3.request("GET", url, headers=headers, retries=False)
+    response = urllib3.request("GET", url, headers=headers, timeout=ANSWER_SECONDS, retries=False)
     assert response.status == 200, response.data
     shown: dict[str, Any] = json.loads(response.data)
     return shown
