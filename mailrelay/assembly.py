@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mailrelay import aws, providers
+from mailrelay import aws, logs, metrics, providers
 from mailrelay.courier import Courier
 from mailrelay.delivery import Policy
+from mailrelay.observation import Observation
 from mailrelay.queue import DeliveryQueue
 from mailrelay.relay import Relay
 from mailrelay.settings import DAY, Settings
@@ -34,14 +35,21 @@ def store(settings: Settings) -> Store:
     )
 
 
+def observe(what: Observation) -> None:
+    """Who is told what happened."""
+    logs.observe(what)
+    metrics.observe(what)
+
+
 def relay(settings: Settings, store: Store, queue: DeliveryQueue) -> Relay:
     """What the API needs."""
-    return Relay(store, queue, policy(settings), retention=settings.retention_days * DAY)
+    retention = settings.retention_days * DAY
+    return Relay(store, queue, policy(settings), observe, retention=retention)
 
 
 def courier(settings: Settings, store: Store) -> Courier:
     """What a worker needs; raises `SettingsError` for a provider without its credentials."""
-    return Courier(store, providers.create(settings), policy(settings))
+    return Courier(store, providers.create(settings), policy(settings), observe)
 
 
 def sweeper(settings: Settings, store: Store, queue: DeliveryQueue) -> Sweeper:
@@ -50,4 +58,4 @@ def sweeper(settings: Settings, store: Store, queue: DeliveryQueue) -> Sweeper:
     # provider's answer to the end.
     takes = settings.concurrency * settings.message_ttl / settings.provider_timeout
     limit = max(settings.concurrency, int(takes))
-    return Sweeper(store, queue, policy(settings), queue_limit=limit)
+    return Sweeper(store, queue, policy(settings), observe, queue_limit=limit)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 
+import structlog
 from cachetools import LRUCache, cachedmethod
 from tenacity import (
     Retrying,
@@ -21,11 +21,12 @@ from tenacity import (
 from mailrelay import clock, delivery
 from mailrelay.delivery import Policy
 from mailrelay.message import Attempt, Batch, Content, Email, EmailId, Hint, Outcome, Status
+from mailrelay.observation import AttemptEnded, Observer
 from mailrelay.providers import Answer, Envelope, Provider
 from mailrelay.providers.headers import ascii_domain
 from mailrelay.store import Store, StoreUnavailable
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _CACHED_CHARACTERS = 32 * 1024 * 1024
 """How much content a process keeps, so that a batch's is read once and not for each recipient."""
@@ -48,10 +49,17 @@ class _NotReady(Exception):
 class Courier:
     """Sends emails, many threads at once."""
 
-    def __init__(self, store: Store, providers: Mapping[str, Provider], policy: Policy) -> None:
+    def __init__(
+        self,
+        store: Store,
+        providers: Mapping[str, Provider],
+        policy: Policy,
+        observe: Observer,
+    ) -> None:
         self._store = store
         self._providers = providers
         self._policy = policy
+        self._observe = observe
         self._cache: LRUCache[str, tuple[Batch, Content | None]] = LRUCache(
             _CACHED_CHARACTERS, _size
         )
@@ -83,14 +91,17 @@ class Courier:
         now = clock.now()
         claimed = self._store.claim(hint, now, now + self._policy.lease)
         if claimed is None:
-            log.info("%s attempt %d: void", hint.email_id, hint.attempt)
+            log.info("a message is void", email_id=str(hint.email_id), attempt=hint.attempt)
             return None
         attempt = self._attempt(claimed, batch, content)
         recorded = self._record(claimed, attempt)
-        log.info(
-            "%s attempt %d: %s %s (%s) in %s ms, now %s",
-            *(claimed.id, attempt.number, attempt.provider, attempt.outcome),
-            *(attempt.code, attempt.duration_ms, recorded.status if recorded else "not ours"),
+        self._observe(
+            AttemptEnded(
+                claimed.id,
+                attempt,
+                status=recorded.status if recorded else None,
+                accepted_ago=clock.now() - claimed.created_at,
+            )
         )
         return recorded.hint if recorded and recorded.status is Status.QUEUED else None
 
@@ -131,8 +142,9 @@ class Courier:
             return provider.send(envelope)
         except Exception as error:  # noqa: BLE001 - whatever a provider's code does, we go on
             # Only the type: the text may hold an address.
-            log.error("provider %s raised %s", email.provider, type(error).__name__)
-            return Answer(Outcome.UNKNOWN, type(error).__name__, "an error in the provider's code")
+            kind = type(error).__name__
+            log.error("a provider's code failed", provider=email.provider, error=kind)
+            return Answer(Outcome.UNKNOWN, kind, "an error in the provider's code")
 
     def _record(self, claimed: Email, attempt: Attempt) -> Email | None:
         """Write down how the attempt ended, however long DynamoDB is away.
@@ -148,7 +160,9 @@ class Courier:
                 stop_when_event_set(self._stopping), stop_after_delay(self._policy.lease / 1000)
             ),
             before_sleep=lambda state: log.warning(
-                "%s: not written down yet, try %d", claimed.id, state.attempt_number
+                "an outcome is not written down yet",
+                email_id=str(claimed.id),
+                tries=state.attempt_number,
             ),
             reraise=True,
         )
@@ -176,7 +190,7 @@ class Courier:
 
     def _drop(self, hint: Hint) -> None:
         """Nothing may be sent of this batch; an email without a batch is removed."""
-        log.warning("%s: its batch is not there to be sent", hint.email_id)
+        log.warning("an email's batch is not there to be sent", email_id=str(hint.email_id))
         if self._store.batch(hint.email_id.batch_id) is None:
             email = self._store.email(hint.email_id)
             if email is not None:

@@ -112,6 +112,7 @@ def email_item(email: Email, *, expires: int) -> Item:
                 "chain": list(email.chain),
                 "created_at": email.created_at,
                 "last_attempt_at": email.last_attempt_at,
+                "request_id": email.request_id,
                 "version": email.version,
                 "expires": expires,
             }
@@ -153,6 +154,7 @@ def read_email(item: Item) -> Email:
         created_at=int(values["created_at"]),
         last_attempt_at=_optional_int(values.get("last_attempt_at")),
         attempts=tuple(_read_attempt(value) for value in values["attempts"]),
+        request_id=values.get("request_id"),
         version=values["version"],
     )
 

@@ -86,6 +86,9 @@ class Hint(NamedTuple):
     email_id: EmailId
     provider_index: int
     attempt: int
+    request_id: str | None = None
+    """What the request is called that sent the email, for whoever reads the logs; no part of it
+    decides anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ class Email:
     created_at: int
     last_attempt_at: int | None = None
     attempts: tuple[Attempt, ...] = ()
+    request_id: str | None = None
+    """What the request is called that sent it, in the logs."""
     version: str = ""
     """The store's own: random, new with every change, what a conditional write compares."""
 
@@ -154,4 +159,4 @@ class Email:
     @property
     def hint(self) -> Hint:
         """The message that asks a worker for the next attempt."""
-        return Hint(self.id, self.provider_index, self.attempt)
+        return Hint(self.id, self.provider_index, self.attempt, self.request_id)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
 from ulid import ULID
 
 from mailrelay import clock
 from mailrelay.delivery import Policy
 from mailrelay.message import Address, Batch, Content, Email, EmailId, Status
+from mailrelay.observation import BatchAccepted, Observer
 from mailrelay.queue import DeliveryQueue, QueueUnavailable
 from mailrelay.settings import DAY
 from mailrelay.store import (
@@ -24,7 +25,7 @@ from mailrelay.store import (
     StoreUnavailable,
 )
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class IdempotencyMismatch(Exception):
@@ -80,19 +81,32 @@ class Relay:
     """Accepts batches into the store and asks the queue for their delivery."""
 
     def __init__(
-        self, store: Store, queue: DeliveryQueue, policy: Policy, *, retention: float
+        self,
+        store: Store,
+        queue: DeliveryQueue,
+        policy: Policy,
+        observe: Observer,
+        *,
+        retention: float,
     ) -> None:
         """`retention` is in seconds."""
         self._store = store
         self._queue = queue
         self._policy = policy
+        self._observe = observe
         # A record that outlived its batch could not say what the first call answered.
         self._idempotency_kept = int(min(DAY, retention))
 
     def accept(
-        self, submission: Submission, key_name: str, idempotency_key: IdempotencyKey | None = None
+        self,
+        submission: Submission,
+        key_name: str,
+        idempotency_key: IdempotencyKey | None = None,
+        request_id: str | None = None,
     ) -> Accepted:
         """Store every recipient, then ask for each one's delivery.
+
+        `request_id` is what the logs call the request, on each line of its emails' way.
 
         Nothing is accepted where it raises `StoreUnavailable`, `ContentTooLarge`,
         `IdempotencyMismatch` or `StillAccepting`; the one exception is a store that took the
@@ -111,22 +125,27 @@ class Relay:
                 key_name, key_hash, idempotency_key.fingerprint, batch_id, expires
             )
         try:
-            emails = self._store_all(batch_id, submission, key_name, record, now)
+            emails = self._store_all(batch_id, submission, key_name, record, now, request_id)
         except IdempotencyTaken as taken:
             if idempotency_key is None:
                 raise
             return self._replay(taken.record, idempotency_key)
-        self._enqueue(batch_id, emails)
+        enqueued = self._enqueue(batch_id, emails)
+        self._observe(BatchAccepted(batch_id, key_name, len(emails), enqueued))
         return Accepted(batch_id, tuple((email.id, email.to) for email in emails))
 
-    def _enqueue(self, batch_id: str, emails: Sequence[Email]) -> None:
+    def _enqueue(self, batch_id: str, emails: Sequence[Email]) -> bool:
         """Whatever fails here, the emails are stored and due: the client must not send again."""
         try:
             self._queue.put(email.hint for email in emails)
         except QueueUnavailable as error:
-            log.warning("batch %s waits for the sweep: %s", batch_id, error)
+            log.warning("a batch waits for the sweep", batch_id=batch_id, error=str(error))
+            return False
         except Exception as error:  # noqa: BLE001 - as above
-            log.error("batch %s waits for the sweep: %s", batch_id, type(error).__name__)
+            kind = type(error).__name__
+            log.error("a batch waits for the sweep", batch_id=batch_id, error=kind)
+            return False
+        return True
 
     def _store_all(
         self,
@@ -135,6 +154,7 @@ class Relay:
         key_name: str,
         record: Idempotency | None,
         now: int,
+        request_id: str | None,
     ) -> list[Email]:
         emails = [
             Email(
@@ -148,6 +168,7 @@ class Relay:
                 cycle=0,
                 due_at=now + self._policy.message_ttl,
                 created_at=now,
+                request_id=request_id,
             )
             for index, to in enumerate(submission.destinations)
         ]
@@ -200,7 +221,9 @@ class Relay:
         try:
             return self._store.withdraw(batch_id)
         except StoreUnavailable as error:
-            log.warning("batch %s is left for the sweep to withdraw: %s", batch_id, error)
+            log.warning(
+                "a batch is left for the sweep to withdraw", batch_id=batch_id, error=str(error)
+            )
             return True
 
     def _replay(self, record: Idempotency, idempotency_key: IdempotencyKey) -> Accepted:

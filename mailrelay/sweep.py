@@ -7,20 +7,22 @@ since each change is conditional on the state that was read.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+import structlog
 
 from mailrelay import clock, delivery
 from mailrelay.delivery import Policy
 from mailrelay.items import DUE_SHARDS
 from mailrelay.message import Email, Hint, Status
+from mailrelay.observation import Observer, ShardSwept
 from mailrelay.queue import DeliveryQueue, QueueUnavailable
 from mailrelay.store import Store, StoreUnavailable
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _ROOM_INTERVAL = 0.25
 """Seconds between two looks at a queue that is full."""
@@ -31,12 +33,14 @@ _LEAST = 1
 
 @dataclass(slots=True)
 class Swept:
-    """What one sweep of a shard did."""
+    """What one sweep of a shard has done so far; the fields are those of `ShardSwept`."""
 
+    found: int = 0
+    most_overdue: int = 0
     enqueued: int = 0
     ended: int = 0
-    """Emails whose abandoned attempt was their last, or waits again."""
     withdrawn: int = 0
+    complete: bool = False
 
 
 class Sweeper:
@@ -51,6 +55,7 @@ class Sweeper:
         store: Store,
         queue: DeliveryQueue,
         policy: Policy,
+        observe: Observer,
         *,
         queue_limit: int,
         sleep: Callable[[float], None] = time.sleep,
@@ -58,6 +63,7 @@ class Sweeper:
         self._store = store
         self._queue = queue
         self._policy = policy
+        self._observe = observe
         self._queue_limit = queue_limit
         self._sleep = sleep
 
@@ -68,9 +74,22 @@ class Sweeper:
         the next sweep takes over. Raises `StoreUnavailable` and `QueueUnavailable`; what it left
         out stays due.
         """
-        deadline = time.monotonic() + seconds
-        swept = Swept()
-        for page in self._store.due(shard, clock.now()):
+        started, swept = time.monotonic(), Swept()
+        try:
+            self._sweep(shard, started + seconds, swept)
+        finally:
+            duration = round((time.monotonic() - started) * 1000)
+            self._observe(ShardSwept(shard=shard, duration_ms=duration, **asdict(swept)))
+        return swept
+
+    def _sweep(self, shard: int, deadline: float, swept: Swept) -> None:
+        now = clock.now()
+        for page in self._store.due(shard, now):
+            swept.found += len(page)
+            overdue = [
+                now - item.due_at for item in page if isinstance(item, Email) and item.due_at
+            ]
+            swept.most_overdue = max(swept.most_overdue, *overdue, 0)
             waiting = [email for item in page if (email := self._end(item, swept))]
             while waiting:
                 room = self._room()
@@ -81,10 +100,10 @@ class Sweeper:
                     self._enqueue(waiting[:room], swept)
                     waiting = waiting[room:]
                 if time.monotonic() + _ROOM_INTERVAL > deadline:
-                    return swept
+                    return
                 if waiting:
                     self._sleep(_ROOM_INTERVAL)
-        return swept
+        swept.complete = True
 
     def _room(self) -> int:
         """How many messages this shard may add now: its part of what the queue can take."""
@@ -127,5 +146,5 @@ def _one_by_one(item: Email | str) -> Iterator[None]:
     except (StoreUnavailable, QueueUnavailable):
         raise
     except Exception as error:  # noqa: BLE001 - as above
-        name = item if isinstance(item, str) else item.id
-        log.error("%s cannot be swept: %s", name, type(error).__name__)
+        name = item if isinstance(item, str) else str(item.id)
+        log.error("what is due cannot be swept", id=name, error=type(error).__name__)

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from celery.utils.log import get_task_logger
+import structlog
+from celery import Task
 
 from mailrelay.message import EmailId, Hint
 from mailrelay.queue import QueueUnavailable
 from mailrelay.store import StoreUnavailable
 from tasks.app import app
 from tasks.process import parts
-from tasks.queue import DELIVER_TASK
+from tasks.queue import DELIVER_TASK, REQUEST_ID_HEADER
 
-log = get_task_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
-@app.task(name=DELIVER_TASK)
-def deliver(email_id: str, provider_index: int, attempt: int) -> None:
+@app.task(name=DELIVER_TASK, bind=True)
+def deliver(task: Task, email_id: str, provider_index: int, attempt: int) -> None:  # type: ignore[type-arg]
     """Make attempt number `attempt` at an email, with the provider at `provider_index`.
 
     The arguments are ids and numbers, never anything of the mail: they lie in SQS and show in
-    logs. A task that is lost, late or run twice does no harm (see `mailrelay.delivery`).
+    logs and in Flower. A task that is lost, late or run twice does no harm (see
+    `mailrelay.delivery`).
     """
     parsed = EmailId.parse(email_id)
     if parsed is None:
         log.error("a task for something that is no email's id was dropped")
         return
-    try:
-        following = parts().courier.deliver(Hint(parsed, provider_index, attempt))
-        if following is not None:
-            parts().queue.put([following])
-    except (StoreUnavailable, QueueUnavailable) as error:
-        log.warning("%s is left for the sweep: %s", email_id, error)
+    request_id = (task.request.headers or {}).get(REQUEST_ID_HEADER)
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        try:
+            hint = Hint(parsed, provider_index, attempt, request_id)
+            following = parts().courier.deliver(hint)
+            if following is not None:
+                parts().queue.put([following])
+        except (StoreUnavailable, QueueUnavailable) as error:
+            log.warning("an email is left for the sweep", email_id=email_id, error=str(error))

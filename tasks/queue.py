@@ -18,6 +18,9 @@ from tasks.app import app
 
 DELIVER_TASK = "tasks.deliver"
 
+REQUEST_ID_HEADER = "request_id"
+"""The task's header that names the request which sent the email."""
+
 
 class CeleryQueue:
     """`mailrelay.queue.DeliveryQueue`, shared by all threads of a process."""
@@ -28,9 +31,12 @@ class CeleryQueue:
 
     def put(self, hints: Iterable[Hint]) -> None:
         with _available(), app.producer_pool.acquire(block=True) as producer:
-            for email_id, provider_index, attempt in hints:
+            for hint in hints:
                 app.send_task(
-                    DELIVER_TASK, (str(email_id), provider_index, attempt), producer=producer
+                    DELIVER_TASK,
+                    (str(hint.email_id), hint.provider_index, hint.attempt),
+                    headers={REQUEST_ID_HEADER: hint.request_id},
+                    producer=producer,
                 )
 
     def depth(self) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from celery.utils.log import get_logger
+import structlog
 
 from mailrelay.queue import QueueUnavailable
 from mailrelay.store import StoreUnavailable
 from tasks.app import app
 from tasks.process import parts
 
-log = get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @app.task(name="tasks.sweep")
@@ -24,12 +24,6 @@ def sweep(shard: int) -> None:
 
 def _sweep(shard: int) -> None:
     try:
-        swept = parts().sweeper.sweep(shard, parts().settings.sweep_interval)
+        parts().sweeper.sweep(shard, parts().settings.sweep_interval)
     except (StoreUnavailable, QueueUnavailable) as error:
-        log.warning("shard %d is left for the next sweep: %s", shard, error)
-        return
-    if swept.enqueued or swept.ended or swept.withdrawn:
-        log.info(
-            "shard %d: %d enqueued, %d ended or deferred, %d batches withdrawn",
-            *(shard, swept.enqueued, swept.ended, swept.withdrawn),
-        )
+        log.warning("a shard is left for the next sweep", shard=shard, error=str(error))

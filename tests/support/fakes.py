@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from mailrelay.message import Hint, Outcome
+from mailrelay.observation import Observation
 from mailrelay.providers import Answer, Envelope
 from mailrelay.queue import QueueUnavailable
 
@@ -43,3 +44,7 @@ class FakeProvider:
 
     def check(self) -> Answer:
         return Answer(Outcome.ACCEPTED)
+
+
+def unobserved(_: Observation) -> None:
+    """An observer for tests about something else."""

@@ -12,7 +12,7 @@ from mailrelay.queue import QueueUnavailable
 from mailrelay.settings import Settings
 from mailrelay.store import Store, StoreUnavailable
 from mailrelay.sweep import Sweeper, Swept
-from tests.support.fakes import FakeQueue
+from tests.support.fakes import FakeQueue, unobserved
 from tests.support.records import CONTENT, a_batch, an_email
 
 
@@ -23,7 +23,7 @@ def queue() -> FakeQueue:
 
 @pytest.fixture
 def sweeper(store: Store, settings: Settings, queue: FakeQueue) -> Sweeper:
-    return Sweeper(store, queue, assembly.policy(settings), queue_limit=800)
+    return Sweeper(store, queue, assembly.policy(settings), unobserved, queue_limit=800)
 
 
 def overdue(store: Store, total: int = 1, **changes: Any) -> list[Email]:
@@ -122,7 +122,9 @@ def test_a_full_queue_gets_nothing_until_it_has_room(
         waits.append(seconds)
         queue.others = 0
 
-    sweeper = Sweeper(store, queue, assembly.policy(settings), queue_limit=800, sleep=make_room)
+    sweeper = Sweeper(
+        store, queue, assembly.policy(settings), unobserved, queue_limit=800, sleep=make_room
+    )
     sweep_all(sweeper)
 
     assert waits == [0.25]
@@ -149,7 +151,7 @@ def test_a_sweep_never_fills_the_queue_beyond_its_limit(
     store: Store, settings: Settings, queue: FakeQueue
 ) -> None:
     overdue(store, total=90)
-    sweeper = Sweeper(store, queue, assembly.policy(settings), queue_limit=16)
+    sweeper = Sweeper(store, queue, assembly.policy(settings), unobserved, queue_limit=16)
 
     sweep_all(sweeper, seconds=0)
 
@@ -201,7 +203,7 @@ def test_one_email_that_cannot_be_handled_stops_no_other(
 ) -> None:
     emails = overdue(store, total=20)
     poisoned: Any = Poisoned(store, emails[3], ValueError("pedro@example.org"))
-    sweeper = Sweeper(poisoned, queue, assembly.policy(settings), queue_limit=800)
+    sweeper = Sweeper(poisoned, queue, assembly.policy(settings), unobserved, queue_limit=800)
 
     assert sweep_all(sweeper).enqueued == 19
 
@@ -214,7 +216,7 @@ def test_what_was_woken_before_a_failure_gets_its_message(
 ) -> None:
     emails = overdue(store, total=20)
     poisoned: Any = Poisoned(store, emails[3], StoreUnavailable("DynamoDB: down"))
-    sweeper = Sweeper(poisoned, queue, assembly.policy(settings), queue_limit=800)
+    sweeper = Sweeper(poisoned, queue, assembly.policy(settings), unobserved, queue_limit=800)
 
     with pytest.raises(StoreUnavailable):
         sweep_all(sweeper)

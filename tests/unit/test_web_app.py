@@ -110,7 +110,9 @@ class World:
             email = self.store.email(_parsed(email_id))
             assert email is not None
             providers = dict.fromkeys(self.settings.providers, ScriptedProvider(answer))
-            Courier(self.store, providers, assembly.policy(self.settings)).deliver(email.hint)
+            Courier(self.store, providers, assembly.policy(self.settings), unobserved).deliver(
+                email.hint
+            )
 
     def claim(self, email_id: str) -> None:
         """A worker holds the email."""
