@@ -77,7 +77,7 @@ task_create_missing_queues = False
 # --- Workers --------------------------------------------------------------------------------
 
 # A worker waits for the network nearly all of its time.
-worker_pool = "threads"
+worker_pool = "tasks.pool:TaskPool"
 worker_concurrency = _settings.concurrency
 
 # As many messages in hand as can be sent at once, and no more: each lives for a minute only, and
@@ -88,9 +88,10 @@ worker_prefetch_multiplier = 1
 # sweep; SQS, which would deliver an unacknowledged message again, is not it.
 task_acks_late = False
 
-# Events and remote control need a fan-out, which the SQS transport does not have by default.
+# Events and remote control go over a fan-out of our own (tasks/fanout.py). Celery's step for
+# remote control would want kombu's; tasks/control.py has one in its place.
 worker_enable_remote_control = False
-worker_send_task_events = False
+worker_send_task_events = _settings.events
 
 # --- Beat -----------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Create what the relay needs in AWS: the table with its index and TTL, the queues, the bucket.
+"""Create what the relay needs in AWS: table, index and TTL, queues, topics, bucket.
 
 Run again, it changes nothing. Where something exists and is not as needed it says so and leaves
 it alone: an index or a queue under load is not to be changed behind anybody's back.
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DELIVER_QUEUE = "deliver"
 SWEEP_QUEUE = "sweep"
+
+CONTROL_TOPIC = "control"
+EVENTS_TOPIC = "events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ def provision(settings: Settings) -> Iterator[Finding]:
     yield _ttl(dynamodb, settings.table)
     for name in (DELIVER_QUEUE, SWEEP_QUEUE):
         yield _queue(settings, settings.queue_prefix + name)
+    for name in (CONTROL_TOPIC, EVENTS_TOPIC):
+        yield _topic(settings, settings.queue_prefix + name)
     if settings.bucket:
         yield _bucket(settings, settings.bucket)
         yield _expiry(settings, settings.bucket)
@@ -153,6 +158,16 @@ def _queue(settings: Settings, name: str) -> Finding:
         if has.get(attribute) != value
     ]
     return Finding(what, "differs" if problems else "unchanged", "; ".join(problems))
+
+
+def _topic(settings: Settings, name: str) -> Finding:
+    what = f"topic {name}"
+    sns = aws.sns(settings)
+    pages = sns.get_paginator("list_topics").paginate()
+    if any(topic["TopicArn"].endswith(f":{name}") for page in pages for topic in page["Topics"]):
+        return Finding(what, "unchanged")
+    sns.create_topic(Name=name)
+    return Finding(what, "created")
 
 
 def _bucket(settings: Settings, name: str) -> Finding:

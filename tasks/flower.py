@@ -1,0 +1,117 @@
+"""Flower, prepared for this broker when ``celery -A tasks flower`` starts.
+
+Flower has no plug-in point for any of it, but it asks the application for its modules before it
+opens its port, and that is when this is done. Flower 2.2 is meant. No other process loads Flower
+or Tornado.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from celery.signals import import_modules
+
+from mailrelay.settings import SettingsError, load
+from tasks.fanout import fanout
+
+
+@import_modules.connect
+def _prepare(**_: Any) -> None:
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "flower":
+        return
+    from flower import events, views
+    from tornado.options import options
+
+    from tasks.events import Receiver
+
+    try:
+        guard(options)
+        # Stable, so that a restart takes over the queue of the one before it.
+        fanout().listener = "flower"
+    except SettingsError as error:
+        raise SystemExit(f"mailrelay: {error}") from None
+    # Flower makes kombu's receiver itself and does not ask the application for one.
+    events.EventReceiver = Receiver
+    # Its broker page knows RabbitMQ and Redis; what it calls is this class.
+    views.Broker = Broker
+    # Workers send events unless they are turned off; Flower would ask for them every 5 s.
+    options.enable_events = False
+
+
+def guard(options: Any) -> None:
+    """Listen on 127.0.0.1 unless told otherwise, and elsewhere only behind a password.
+
+    Flower listens everywhere by itself, and anybody who reaches it can shut workers down. Raises
+    `SettingsError`.
+    """
+    # Flower takes a variable that is set to nothing for a password.
+    options.basic_auth = [pair for pair in options.basic_auth or () if pair]
+    if not all(all(pair.partition(":")[::2]) for pair in options.basic_auth):
+        raise SettingsError("FLOWER_BASIC_AUTH", "takes user:password")
+    if options.unix_socket:
+        return
+    if not options.address:
+        options.address = "127.0.0.1"
+    if not (options.basic_auth or options.auth or _is_loopback(options.address)):
+        raise SettingsError(
+            "FLOWER_BASIC_AUTH",
+            f"is needed (user:password) for Flower to listen on {options.address}:"
+            " who reaches it can stop the workers",
+        )
+    from tornado.netutil import bind_sockets
+
+    try:
+        for listener in bind_sockets(options.port, options.address):
+            listener.close()
+    except OSError as error:
+        where = f"{options.address}:{options.port}"
+        raise SettingsError("FLOWER_PORT", f"cannot listen on {where}: {error.strerror}") from None
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+class Broker:
+    """What Flower's broker page asks: the queues and how many messages they hold, by SQS."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self._prefix = load().queue_prefix
+
+    async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """A row for each queue, under the names that Flower's page shows.
+
+        Raises botocore's errors; Flower shows an empty table then and logs them.
+        """
+        return await asyncio.to_thread(lambda: [self._queue(name) for name in names])
+
+    def _queue(self, name: str) -> dict[str, Any]:
+        sqs = fanout().sqs
+        url = sqs.get_queue_url(QueueName=self._prefix + name)["QueueUrl"]
+        has = sqs.get_queue_attributes(
+            QueueUrl=url,
+            AttributeNames=[
+                "ApproximateNumberOfMessages",
+                "ApproximateNumberOfMessagesNotVisible",
+                "ApproximateNumberOfMessagesDelayed",
+            ],
+        )["Attributes"]
+        ready = int(has["ApproximateNumberOfMessages"])
+        in_flight = int(has["ApproximateNumberOfMessagesNotVisible"])
+        delayed = int(has["ApproximateNumberOfMessagesDelayed"])
+        return {
+            "name": self._prefix + name,
+            "messages": ready + in_flight + delayed,
+            "messages_ready": ready,
+            "messages_unacknowledged": in_flight,
+        }
