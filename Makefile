@@ -10,7 +10,7 @@ help: ## list the targets (what a bare `make` does)
 
 install: $(INSTALLED) ## install everything pinned in requirements-dev.lock into .venv (the others do it by themselves)
 
-run: $(INSTALLED) ## start everything on this machine: local AWS, provider sandbox, web, worker, beat; Ctrl-C stops it
+run: $(INSTALLED) ## start everything on this machine: local AWS, provider sandbox, web, worker, beat, Flower; Ctrl-C stops it
 	@exec $(BIN)/python -m mailrelay.local
 
 test: $(INSTALLED) ## run every check and test; a part of the tests: make test ARGS="tests/unit -k settings"

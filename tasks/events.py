@@ -125,6 +125,8 @@ class Receiver(EventReceiver):
                 self._receive(events, None)  # type: ignore[attr-defined]
         finally:
             inbox.close()
+        # The process is ending. Flower's thread would begin again, and leave a new inbox behind.
+        threading.Event().wait()
 
 
 class Events(CeleryEvents):

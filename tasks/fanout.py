@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 
@@ -144,6 +145,7 @@ class Inbox:
         self._url: str | None = None
         self._subscription: str | None = None
         self._kept: float | None = None
+        self._since = 0.0
         self._closed = threading.Event()
         self._opening = threading.Lock()
 
@@ -165,7 +167,11 @@ class Inbox:
                 except self._fanout.sqs.exceptions.QueueDoesNotExist:
                     pass  # Removed, for want of a word from us.
             self._url = self._make()
-            self._kept = time.monotonic()
+            # Marked again, for a queue that was there already. What lies in one is not for us: a
+            # worker would obey what its predecessor was told, such as to shut down.
+            answer = self._mark(self._url)
+            headers = answer["ResponseMetadata"]["HTTPHeaders"]
+            self._since = parsedate_to_datetime(headers["date"]).timestamp()
             return self._url
 
     def _make(self) -> str:
@@ -206,13 +212,17 @@ class Inbox:
                 name = spare.pop()
 
     def _keep(self, url: str) -> None:
-        now = time.monotonic()
-        if self._kept is None or now - self._kept > KEEP_INTERVAL:
-            self._fanout.sqs.tag_queue(QueueUrl=url, Tags={KEPT_TAG: str(int(time.time()))})
-            self._kept = now
+        if self._kept is None or time.monotonic() - self._kept > KEEP_INTERVAL:
+            self._mark(url)
+
+    def _mark(self, url: str) -> Any:
+        tags = {KEPT_TAG: str(int(time.time()))}
+        answer = self._fanout.sqs.tag_queue(QueueUrl=url, Tags=tags)
+        self._kept = time.monotonic()
+        return answer
 
     def receive(self, seconds: int = _POLL) -> list[Any]:
-        """What has come, waiting for at most `seconds`.
+        """What has come since it was opened, waiting for at most `seconds`.
 
         It is gone from the queue then: what is told here is not worth telling twice. Raises
         botocore's errors.
@@ -220,7 +230,10 @@ class Inbox:
         sqs, url = self._fanout.sqs, self.open()
         try:
             answer = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=seconds
+                QueueUrl=url,
+                MaxNumberOfMessages=10,
+                WaitTimeSeconds=seconds,
+                MessageSystemAttributeNames=["SentTimestamp"],
             )
         except sqs.exceptions.QueueDoesNotExist:
             self._kept = None  # have `open` look at once
@@ -232,7 +245,11 @@ class Inbox:
                 for index, message in enumerate(messages)
             ]
             sqs.delete_message_batch(QueueUrl=url, Entries=entries)
-        return [body for message in messages if (body := _read(message["Body"])) is not None]
+        # Both times are SQS's own; that of the answer which opened it is in whole seconds.
+        fresh = [
+            m for m in messages if int(m["Attributes"]["SentTimestamp"]) / 1000 >= self._since
+        ]
+        return [body for message in fresh if (body := _read(message["Body"])) is not None]
 
     def listen(self) -> Iterator[Any]:
         """What comes, until it is closed; an AWS that fails is waited for.
@@ -256,6 +273,8 @@ class Inbox:
 
     def close(self) -> None:
         """Remove it. What fails here is left to `remove_abandoned`."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         atexit.unregister(self.close)
         url, subscription = self._url, self._subscription

@@ -89,7 +89,7 @@ def keep_environment(data: Path, given: Mapping[str, str], planned: Mapping[str,
 
 def ports(settings: Settings, plan: Plan) -> dict[str, int]:
     """The ports that the parts will listen on, by variable."""
-    needed = {"PORT": settings.port}
+    needed = {"PORT": settings.port, "FLOWER_PORT": settings.flower_port}
     if plan.sandbox:
         needed["SANDBOX_PORT"] = settings.sandbox_port
     if plan.local_aws:
@@ -150,7 +150,10 @@ def what_to_run(
         first={name: local[name] for name in addresses},
         setup=_wait(*addresses.values(), "--", "mailrelay", "init"),
         parts=parts,
-        ready=_wait(f"http://127.0.0.1:{settings.port}/readyz"),
+        ready=_wait(
+            f"http://127.0.0.1:{settings.port}/readyz",
+            f"http://127.0.0.1:{settings.flower_port}/healthcheck",
+        ),
     )
 
 

@@ -28,6 +28,7 @@ def banner(settings: Settings, plan: Plan, seconds: float) -> str:
     rows = {"API": api}
     if plan.sandbox:
         rows["sandbox"] = f"http://127.0.0.1:{settings.sandbox_port}  (its mailbox)"
+    rows["Flower"] = f"http://127.0.0.1:{settings.flower_port}  ({plan.flower_login})"
     rows["AWS"] = plan.aws
     rows |= plan.providers
     # The caller's own keys may be in use elsewhere, and terminals get copied into tickets.

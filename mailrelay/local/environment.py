@@ -8,7 +8,8 @@ The rules, for a variable that is set and not empty:
 * `MAILGUN_BASE_URL`, `SENDGRID_BASE_URL` and `SES_ENDPOINT_URL` are used as they are. A provider's
   credentials without an address mean the real provider (for SES: the real AWS). With neither, it
   is the sandbox on `SANDBOX_PORT`.
-* `MAILRELAY_API_KEYS` is used as it is, else the demo key is.
+* `MAILRELAY_API_KEYS` is used as it is, else the demo key is. So is `FLOWER_BASIC_AUTH`: without a
+  password Flower shows everything and lets nobody do anything.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Plan:
     """Each provider of the chain and where its mail goes, for people."""
     demo_key: str | None
     """The key that the API takes; `None` where the caller gave keys of their own."""
+    flower_login: str
+    """How to get into Flower, for people."""
 
 
 def plan(given: Mapping[str, str], *, data: Path, bin_dir: Path, demo_key: str) -> Plan:
@@ -91,6 +94,8 @@ def plan(given: Mapping[str, str], *, data: Path, bin_dir: Path, demo_key: str) 
 
     own_keys = "MAILRELAY_API_KEYS" in environ
     environ.setdefault("MAILRELAY_API_KEYS", f"demo:{demo_key}")
+    own_login = "FLOWER_BASIC_AUTH" in environ
+    environ.setdefault("FLOWER_BASIC_AUTH", f"demo:{demo_key}")
     environ["SANDBOX_MAILBOX"] = str(data / "sandbox.sqlite")
     environ["PATH"] = ":".join(filter(None, [str(bin_dir), environ.get("PATH")]))
     environ["PYTHONUNBUFFERED"] = "1"  # a line is shown when it is written
@@ -104,6 +109,9 @@ def plan(given: Mapping[str, str], *, data: Path, bin_dir: Path, demo_key: str) 
         aws=endpoint or f"your own account, as {credentials} is set",
         providers=providers,
         demo_key=None if own_keys else demo_key,
+        flower_login=(
+            "as in FLOWER_BASIC_AUTH" if own_login else f"user demo, password {demo_key}"
+        ),
     )
 
 
