@@ -30,6 +30,8 @@ broker_transport_options = {
     # A long poll. kombu's HTTP client gives up a request after 20 s, which SQS's longest wait of
     # 20 s would run into each time.
     "wait_time_seconds": 10,
+    # When SQS took a message: how long it waited is counted (tasks/polls.py).
+    "fetch_message_attributes": {"MessageSystemAttributeNames": ["SentTimestamp"]},
     # How long kombu waits after an empty poll, and before it looks whether a busy pool has room
     # again. At its default of 1 s a full worker would idle most of the time; at 0 it spins.
     "polling_interval": 0.02,

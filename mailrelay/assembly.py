@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mailrelay import aws, logs, metrics, providers
+from mailrelay.backlog import Backlog, DueIndex, Queues
 from mailrelay.courier import Courier
 from mailrelay.delivery import Policy
 from mailrelay.observation import Observation
@@ -39,6 +40,17 @@ def observe(what: Observation) -> None:
     """Who is told what happened."""
     logs.observe(what)
     metrics.observe(what)
+
+
+def backlog(settings: Settings) -> Backlog:
+    """What the metrics show of AWS, by clients that give up at once."""
+    index = Store(
+        aws.dynamodb(settings, glance=True),
+        settings.table,
+        retention=settings.retention_days * DAY,
+    )
+    queues = Queues(aws.sqs(settings, glance=True), settings.queue_prefix)
+    return Backlog(queues, DueIndex(index))
 
 
 def relay(settings: Settings, store: Store, queue: DeliveryQueue) -> Relay:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config
 
+from mailrelay.metering import meter
 from mailrelay.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
 
@@ -26,7 +28,7 @@ def region(settings: Settings) -> str:
     return found
 
 
-def _config(settings: Settings) -> Config:
+def _config(settings: Settings, read_timeout: float = 3) -> Config:
     """Short waits and few retries: a caller of the API is waiting, or a lease is running.
 
     DynamoDB and SQS answer in milliseconds; an answer that takes seconds will not come. Every
@@ -34,22 +36,43 @@ def _config(settings: Settings) -> Config:
     """
     return Config(
         connect_timeout=1,
-        read_timeout=3,
+        read_timeout=read_timeout,
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=max(16, settings.concurrency),
     )
 
 
-def dynamodb(settings: Settings) -> DynamoDBClient:
-    """DynamoDB's client; safe to share between threads, as all of boto3's clients are."""
-    return boto3.client("dynamodb", region_name=region(settings), config=_config(settings))
+_GLANCE = Config(connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1})
+"""For a number that somebody wants now or not at all; over `_config`."""
+
+
+def dynamodb(settings: Settings, *, glance: bool = False) -> DynamoDBClient:
+    """DynamoDB's client; safe to share between threads, as all of boto3's clients are.
+
+    One for a `glance` gives up at once.
+    """
+    config = _config(settings)
+    if glance:
+        config = config.merge(_GLANCE)
+    return meter(boto3.client("dynamodb", region_name=region(settings), config=config))
 
 
 def s3(settings: Settings) -> S3Client:
     """S3's client."""
-    return boto3.client("s3", region_name=region(settings), config=_config(settings))
+    return meter(boto3.client("s3", region_name=region(settings), config=_config(settings)))
 
 
-def sqs(settings: Settings) -> SQSClient:
-    """SQS's client, for what Celery does not do: creating queues and asking how deep one is."""
-    return boto3.client("sqs", region_name=region(settings), config=_config(settings))
+def sns(settings: Settings) -> SNSClient:
+    """SNS's client."""
+    return meter(boto3.client("sns", region_name=region(settings), config=_config(settings)))
+
+
+def sqs(settings: Settings, *, read_timeout: float = 3, glance: bool = False) -> SQSClient:
+    """SQS's client, for what Celery does not do: creating queues and asking how deep one is.
+
+    `read_timeout` is in seconds, more than a long poll takes. One for a `glance` gives up at once.
+    """
+    config = _config(settings, read_timeout)
+    if glance:
+        config = config.merge(_GLANCE)
+    return meter(boto3.client("sqs", region_name=region(settings), config=config))

@@ -85,6 +85,15 @@ class Idempotency:
         return items.to_item({"pk": f"I#{self.key_name}#{self.key_hash}", "sk": "#"})
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """What is due in a shard: emails, and batches that never got complete."""
+
+    count: int
+    since: int | None
+    """When the most overdue of it became due; None if nothing is due."""
+
+
 class IdempotencyTaken(Exception):
     """The Idempotency-Key was used before; `record` says for what."""
 
@@ -385,16 +394,34 @@ class Store:
         An email as it is now, or the id of a batch that never got ready.
         """
         pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
-            IndexName=DUE_INDEX,
-            KeyConditionExpression="due_shard = :shard AND due_at <= :now",
-            ExpressionAttributeValues=items.to_item({":shard": shard, ":now": now}),
-            PaginationConfig={"PageSize": _DUE_PAGE},
+            **self._due_query(shard, now), PaginationConfig={"PageSize": _DUE_PAGE}
         )
         with _available("DynamoDB"):
             for page in pages:
                 if page["Items"]:
                     yield self._still_due(page["Items"], now)
+
+    def overdue(self, shard: int, now: int) -> Overdue:
+        """How much is due in a shard, and since when.
+
+        An idle shard takes one query, half a read unit, and one with something due a second. The
+        count ends where a page of the index does, which is 1 MB or some 15,000 entries.
+        """
+        query = self._due_query(shard, now)
+        with _available("DynamoDB"):
+            first = self._dynamodb.query(**query, Limit=1)["Items"]
+            if not first:
+                return Overdue(0, None)
+            count = self._dynamodb.query(**query, Select="COUNT")["Count"]
+        return Overdue(max(1, count), int(first[0]["due_at"]["N"]))
+
+    def _due_query(self, shard: int, now: int) -> dict[str, Any]:
+        return {
+            "TableName": self._table,
+            "IndexName": DUE_INDEX,
+            "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
+            "ExpressionAttributeValues": items.to_item({":shard": shard, ":now": now}),
+        }
 
     def _still_due(self, entries: Sequence[Any], now: int) -> list[Email | str]:
         """The index is a little behind: look at the emails themselves."""

@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kombu.exceptions import OperationalError
 
 from mailrelay import aws
+from mailrelay.backlog import messages
 from mailrelay.message import Hint
 from mailrelay.provision import DELIVER_QUEUE
 from mailrelay.queue import QueueUnavailable
@@ -41,15 +42,7 @@ class CeleryQueue:
 
     def depth(self) -> int:
         with _available():
-            answer = self._sqs.get_queue_attributes(
-                QueueUrl=self._url,
-                AttributeNames=[
-                    "ApproximateNumberOfMessages",
-                    "ApproximateNumberOfMessagesNotVisible",
-                    "ApproximateNumberOfMessagesDelayed",
-                ],
-            )
-        return sum(map(int, answer["Attributes"].values()))
+            return sum(messages(self._sqs, self._url).values())
 
     @cached_property
     def _url(self) -> str:

@@ -57,6 +57,11 @@ def main() -> None:
 
     programs = what_to_run(parts, local, settings, plan_)
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    # The parts write into pipes, and would take their reader for a machine. It is a person, also
+    # behind `make run | tee`: with the part's name in front no line is JSON anyway.
+    os.environ.setdefault("MAILRELAY_LOG_FORMAT", "text")
+    if color:
+        os.environ.setdefault("FORCE_COLOR", "1")
     stream = open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)  # noqa: SIM115
     console = Console(stream, programs.names, color=color)
     console.say(f"starting {', '.join([*programs.first, *programs.parts])}; AWS is {plan_.aws}")

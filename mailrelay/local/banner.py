@@ -29,6 +29,9 @@ def banner(settings: Settings, plan: Plan, seconds: float) -> str:
     if plan.sandbox:
         rows["sandbox"] = f"http://127.0.0.1:{settings.sandbox_port}  (its mailbox)"
     rows["Flower"] = f"http://127.0.0.1:{settings.flower_port}  ({plan.flower_login})"
+    rows["metrics"] = f"{api}/metrics"
+    if settings.metrics_port:
+        rows["metrics"] += f" (web), http://127.0.0.1:{settings.metrics_port}/metrics (worker)"
     rows["AWS"] = plan.aws
     rows |= plan.providers
     # The caller's own keys may be in use elsewhere, and terminals get copied into tickets.

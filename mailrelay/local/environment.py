@@ -52,7 +52,7 @@ class Plan:
     """Each provider of the chain and where its mail goes, for people."""
     demo_key: str | None
     """The key that the API takes; `None` where the caller gave keys of their own."""
-    flower_login: str
+    flower_login: str = field(repr=False)
     """How to get into Flower, for people."""
 
 

@@ -24,6 +24,7 @@ from mailrelay.store import (
     ContentTooLarge,
     Idempotency,
     IdempotencyTaken,
+    Overdue,
     Store,
     StoreUnavailable,
 )
@@ -464,6 +465,19 @@ def test_what_is_due_is_found_the_most_overdue_first(backend: Backend) -> None:
         times = [e.due_at for page in backend.store.due(shard, clock.now()) for e in page]
         assert len(times) > 0
         assert set(times) <= {email.due_at for email in emails}
+
+
+def test_what_is_due_is_counted_by_shard(backend: Backend) -> None:
+    batch = a_batch(total=61)
+    now = batch.created_at
+    emails = [an_email(batch, i, due_at=now - 1000 + i) for i in range(60)]
+    not_yet = an_email(batch, 60, due_at=now + 1)
+    backend.store.create(batch, CONTENT, [*emails, not_yet], withdraw_at=None)
+
+    for shard in range(items.DUE_SHARDS):
+        times = [e.due_at for e in emails if items.due_shard(e.id) == shard]
+        expected = Overdue(len(times), min(times, default=None))
+        assert backend.store.overdue(shard, now) == expected
 
 
 def test_what_is_not_due_yet_is_not_found(backend: Backend) -> None:

@@ -50,6 +50,7 @@ def test_without_anything_given_all_is_local() -> None:
         "AWS_EC2_METADATA_DISABLED": "true",
         "MAILRELAY_BUCKET": "mailrelay-content",
         "MAILRELAY_API_KEYS": "demo:demo-secret",
+        "FLOWER_BASIC_AUTH": "demo:demo-secret",
         "MAILGUN_BASE_URL": "http://127.0.0.1:8025/mailgun",
         "MAILGUN_DOMAIN": "sandbox.example",
         "MAILGUN_API_KEY": "sandbox-key",
@@ -175,9 +176,14 @@ def test_an_endpoint_of_aws_itself_is_the_real_aws() -> None:
 
 
 def test_given_keys_are_used_and_shown_nowhere() -> None:
-    result = planned(MAILRELAY_API_KEYS="me:my-secret", MAILGUN_API_KEY="mg-secret")
+    result = planned(
+        MAILRELAY_API_KEYS="me:my-secret",
+        FLOWER_BASIC_AUTH="me:flower-secret",
+        MAILGUN_API_KEY="mg-secret",
+    )
 
     assert result.environ["MAILRELAY_API_KEYS"] == "me:my-secret"
+    assert result.environ["FLOWER_BASIC_AUTH"] == "me:flower-secret"
     assert result.demo_key is None
     assert "secret" not in banner(load(result.environ), result, 3) + repr(result)
 
@@ -420,7 +426,7 @@ def test_a_port_that_is_wanted_twice_is_named() -> None:
 
 def test_only_the_ports_that_are_needed_have_to_be_free() -> None:
     result = planned(AWS_PROFILE="work", SENDGRID_API_KEY="x", EMAIL_PROVIDERS="sendgrid,ses")
-    assert local.ports(load(result.environ), result) == {"PORT": 8000}
+    assert local.ports(load(result.environ), result) == {"PORT": 8000, "FLOWER_PORT": 5555}
 
 
 def test_a_local_aws_that_lives_on_keeps_its_state_to_itself(tmp_path: Path) -> None:
@@ -465,7 +471,9 @@ def test_only_what_is_local_is_started_and_waited_for() -> None:
 
     assert programs.first == {"sandbox": "serve-sandbox"}
     assert programs.setup.endswith("wait http://127.0.0.1:8025/ -- mailrelay init")
-    assert programs.ready.endswith("wait http://127.0.0.1:8000/readyz")
+    assert programs.ready.endswith(
+        "wait http://127.0.0.1:8000/readyz http://127.0.0.1:5555/healthcheck"
+    )
 
 
 # --- The local AWS --------------------------------------------------------------------------
