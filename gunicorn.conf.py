@@ -2,7 +2,12 @@
 
 import os
 
-from mailrelay import aws, providers
+from mailrelay import multiprocess
+
+# Before the next lines, which import prometheus_client.
+multiprocess.begin()
+
+from mailrelay import aws, logs, providers
 from mailrelay.settings import SettingsError, load
 
 try:
@@ -12,6 +17,9 @@ try:
     providers.check_names(_settings.providers, "EMAIL_PROVIDERS")
 except SettingsError as error:
     raise SystemExit(f"mailrelay: {error}") from None
+
+logs.configure(_settings.log_format)
+logger_class = "mailrelay.serving.Logger"
 
 bind = f"127.0.0.1:{_settings.port}"
 # A request waits for DynamoDB and SQS nearly all of its time: threads, in a process for each of
@@ -26,5 +34,8 @@ graceful_timeout = 30
 keepalive = 75
 # Its default path is one for all gunicorns of a user.
 control_socket_disable = True
-accesslog = "-"
-access_log_format = "%(m)s %(U)s %(s)s %(B)s bytes %(M)s ms"
+
+
+def child_exit(_, worker):
+    """A process has ended, whatever the reason."""
+    multiprocess.forget(worker.pid)

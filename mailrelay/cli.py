@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import mailrelay
-from mailrelay import doctor, provision
+from mailrelay import doctor, heartbeat, provision
 from mailrelay.settings import Settings, SettingsError, load
 from mailrelay.web.schemas import MAX_DESTINATIONS
 
@@ -90,6 +90,31 @@ def doctor_() -> None:
         well &= checkup.ok
     if not well:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("part", type=click.Choice(["worker", "beat"]))
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0, min_open=True),
+    default=heartbeat.MAX_AGE,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long its loop may stand still.",
+)
+def healthcheck(part: str, max_age: float) -> None:
+    """Check that the workers, or beat, of this machine are at work.
+
+    Ends with status 0 if there is one and each one's loop turns, whether AWS answers or not. A
+    process that lives and hangs fails, as one that is not there does.
+    """
+    pulses = list(heartbeat.pulses(part, _settings().queue_prefix))
+    if not pulses:
+        _fail(f"no {part} runs here")
+    oldest = max(pulses, key=lambda pulse: pulse.age)
+    if oldest.age > max_age:
+        _fail(f"{part} {oldest.pid} hangs: its loop has not turned for {oldest.age:.0f} s")
+    click.echo(f"{part} is at work: its loop turned {oldest.age:.0f} s ago")
 
 
 def _address(_context: click.Context, _option: click.Parameter, url: str) -> str:

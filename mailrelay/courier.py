@@ -140,10 +140,17 @@ class Courier:
         )
         try:
             return provider.send(envelope)
-        except Exception as error:  # noqa: BLE001 - whatever a provider's code does, we go on
+        except Exception as error:
+            # Whatever a provider's code does, we go on.
+            log.error(
+                "a provider's code failed",
+                email_id=str(email.id),
+                provider=email.provider,
+                error=error,
+                exc_info=error,
+            )
             # Only the type: the text may hold an address.
             kind = type(error).__name__
-            log.error("a provider's code failed", provider=email.provider, error=kind)
             return Answer(Outcome.UNKNOWN, kind, "an error in the provider's code")
 
     def _record(self, claimed: Email, attempt: Attempt) -> Email | None:

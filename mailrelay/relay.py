@@ -139,11 +139,11 @@ class Relay:
         try:
             self._queue.put(email.hint for email in emails)
         except QueueUnavailable as error:
-            log.warning("a batch waits for the sweep", batch_id=batch_id, error=str(error))
+            log.warning("a batch waits for the sweep", batch_id=batch_id, error=error)
             return False
         except Exception as error:  # noqa: BLE001 - as above
-            kind = type(error).__name__
-            log.error("a batch waits for the sweep", batch_id=batch_id, error=kind)
+            said = {"batch_id": batch_id, "error": error, "exc_info": error}
+            log.error("a batch waits for the sweep", **said)
             return False
         return True
 
@@ -222,7 +222,7 @@ class Relay:
             return self._store.withdraw(batch_id)
         except StoreUnavailable as error:
             log.warning(
-                "a batch is left for the sweep to withdraw", batch_id=batch_id, error=str(error)
+                "a batch is left for the sweep to withdraw", batch_id=batch_id, error=error
             )
             return True
 

@@ -7,6 +7,7 @@ variable that is set to nothing counts as not set, as in a compose file or a uni
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import math
 import os
 import re
@@ -58,7 +59,11 @@ class Settings:
     avoid_duplicates: bool
     provider_timeout: float
     concurrency: int
+    events: bool
+    metrics_address: str
+    metrics_port: int
     retention_days: float
+    log_format: str
     port: int
     flower_port: int
     sandbox_port: int
@@ -164,6 +169,13 @@ def _whole(variable: str, default: int, least: int, most: int, description: str)
         error_messages={"invalid": takes, "too_large": takes},
         metadata={"description": description},
     )
+
+
+def _ip_address(text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValidationError("must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
 
 
 def _port(variable: str, default: int, part: str) -> fields.Integer:
@@ -282,9 +294,31 @@ class _Environment(Schema):
         *("MAILRELAY_CONCURRENCY", 32, 1, 1000),
         "emails that one worker process sends at the same time",
     )
+    events = _text(
+        "MAILRELAY_EVENTS",
+        "whether workers send events, which Flower shows: on or off",
+        load_default="on",
+        validate=Regexp(r"(on|off)\Z", error="must be on or off"),
+    )
+    metrics_address = _text(
+        "MAILRELAY_METRICS_ADDRESS",
+        "where a worker serves its metrics",
+        load_default="127.0.0.1",
+        validate=_ip_address,
+    )
+    metrics_port = _whole(
+        *("MAILRELAY_METRICS_PORT", 8001, 0, 65_535),
+        "the port of a worker's metrics; 0 for none",
+    )
     retention_days = _above_zero(
         *("MAILRELAY_RETENTION_DAYS", 30.0, 36_500),
         "days until a batch and its content are removed",
+    )
+    log_format = _text(
+        "MAILRELAY_LOG_FORMAT",
+        "auto is text on a terminal and JSON elsewhere; or json, or text",
+        load_default="auto",
+        validate=Regexp(r"(auto|json|text)\Z", error="must be auto, json or text"),
     )
     port = _port("PORT", 8000, "web process")
     flower_port = _port("FLOWER_PORT", 5555, "Flower")
@@ -298,6 +332,7 @@ class _Environment(Schema):
     @post_load
     def _build(self, data: dict[str, Any], **_: Any) -> Settings:
         avoid = data.pop("duplicates") == "avoid"
+        data["events"] = data["events"] == "on"
         keys = {digest: name for name, digest in data.pop("api_keys")}
         return Settings(**data, api_keys=keys, avoid_duplicates=avoid)
 

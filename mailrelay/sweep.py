@@ -118,7 +118,9 @@ class Sweeper:
             woken = self._wake(item)
             if woken.status is Status.QUEUED:
                 return item
-            swept.ended += self._store.advance(item, woken) is not None
+            if self._store.advance(item, woken) is not None:
+                swept.ended += 1
+                _say(item, woken)
         return None
 
     def _enqueue(self, emails: list[Email], swept: Swept) -> None:
@@ -129,6 +131,7 @@ class Sweeper:
                     woken = self._store.advance(email, self._wake(email))
                     if woken is not None:  # else a worker or another sweep was there first
                         hints.append(woken.hint)
+                        _say(email, woken)
         finally:
             # Also what came before a failure: its next message would be due a message's life later.
             self._queue.put(hints)
@@ -136,6 +139,18 @@ class Sweeper:
 
     def _wake(self, email: Email) -> Email:
         return delivery.wake(email, clock.now(), self._policy)
+
+
+def _say(was: Email, woken: Email) -> None:
+    """One line on the email's way, which began with a request of its own."""
+    log.info(
+        "an email was swept",
+        request_id=woken.request_id,
+        email_id=str(woken.id),
+        was=was.status,
+        status=woken.status,
+        attempt=woken.attempt,
+    )
 
 
 @contextmanager
@@ -146,5 +161,8 @@ def _one_by_one(item: Email | str) -> Iterator[None]:
     except (StoreUnavailable, QueueUnavailable):
         raise
     except Exception as error:  # noqa: BLE001 - as above
-        name = item if isinstance(item, str) else str(item.id)
-        log.error("what is due cannot be swept", id=name, error=type(error).__name__)
+        if isinstance(item, str):
+            about = log.bind(batch_id=item)
+        else:
+            about = log.bind(email_id=str(item.id), request_id=item.request_id)
+        about.error("what is due cannot be swept", error=error, exc_info=error)

@@ -11,7 +11,7 @@ TRANSPORT_ALIASES["mailrelay-sqs"] = "tasks.transport:Transport"
 
 app = Celery(
     "tasks",
-    include=["tasks.deliver", "tasks.sweep", "tasks.logs", "tasks.metrics"],
+    include=["tasks.deliver", "tasks.sweep", "tasks.metrics"],
     control="tasks.control:Control",
     events="tasks.events:Events",
 )

@@ -28,11 +28,10 @@ def deliver(task: Task, email_id: str, provider_index: int, attempt: int) -> Non
         log.error("a task for something that is no email's id was dropped")
         return
     request_id = (task.request.headers or {}).get(REQUEST_ID_HEADER)
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
-        try:
-            hint = Hint(parsed, provider_index, attempt, request_id)
-            following = parts().courier.deliver(hint)
-            if following is not None:
-                parts().queue.put([following])
-        except (StoreUnavailable, QueueUnavailable) as error:
-            log.warning("an email is left for the sweep", email_id=email_id, error=str(error))
+    try:
+        hint = Hint(parsed, provider_index, attempt, request_id)
+        following = parts().courier.deliver(hint)
+        if following is not None:
+            parts().queue.put([following])
+    except (StoreUnavailable, QueueUnavailable) as error:
+        log.warning("an email is left for the sweep", email_id=email_id, error=error)

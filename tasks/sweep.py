@@ -26,4 +26,4 @@ def _sweep(shard: int) -> None:
     try:
         parts().sweeper.sweep(shard, parts().settings.sweep_interval)
     except (StoreUnavailable, QueueUnavailable) as error:
-        log.warning("a shard is left for the next sweep", shard=shard, error=str(error))
+        log.warning("a shard is left for the next sweep", shard=shard, error=error)

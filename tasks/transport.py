@@ -6,16 +6,45 @@ the next poll ends the chain, and the worker is deaf until it is restarted, thou
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
+from weakref import WeakSet
 
-from kombu.log import get_logger
+import structlog
+from celery.signals import worker_init
 from kombu.transport import SQS
 from vine import promise
 
-log = get_logger(__name__)
+from mailrelay import heartbeat
+from mailrelay.metering import meter
+from mailrelay.settings import load
+from tasks.polls import polls
+
+log = structlog.get_logger(__name__)
 
 _PAUSE = 1.0
 """Seconds until the next poll after SQS failed to answer one."""
+
+
+_polling: WeakSet[Channel] = WeakSet()
+"""The channels that poll, on the main thread's event loop."""
+
+
+@worker_init.connect
+def _begin(**_: Any) -> None:
+    heartbeat.start("worker", load().queue_prefix)
+
+
+def _beat() -> None:
+    """The worker is as alive as the queue that it has not looked at for longest.
+
+    That sees an event loop that hangs, and the polls of one queue that ended while those of the
+    others go on. A worker without a queue, which waits for its broker, is alive while it tries.
+    """
+    now = time.time()
+    turns = [channel.turned(now) for channel in _polling]
+    heartbeat.beat(min(turns, default=now))
 
 
 class Channel(SQS.Channel):
@@ -23,6 +52,21 @@ class Channel(SQS.Channel):
 
     hub: Any
     qos: Any
+    queue_name_prefix: str
+    _active_queues: list[str]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._turns: dict[str, float] = {}
+        super().__init__(*args, **kwargs)
+
+    def turned(self, now: float) -> float:
+        """When it last looked at the one of its queues that it has not looked at for longest."""
+        turns = [self._turns.setdefault(queue, now) for queue in self._active_queues]
+        return min(turns, default=now)
+
+    def _new_boto_client(self, *args: Any, **kwargs: Any) -> Any:
+        """Count its requests. To be deleted once kombu lets somebody else make its clients."""
+        return meter(super()._new_boto_client(*args, **kwargs))  # type: ignore[misc]
 
     def _schedule_queue(self, queue: str) -> None:
         """Poll again where a poll could not even be sent.
@@ -30,10 +74,14 @@ class Channel(SQS.Channel):
         kombu 5.7 signs it in a timer of its event loop, which logs an error and forgets the
         timer: credentials that cannot be refreshed for a moment are enough.
         """
+        self._turns[queue] = time.time()
+        _polling.add(self)
+        _beat()
         try:
             super()._schedule_queue(queue)  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - botocore raises what it likes while it signs
-            log.warning("a poll of %s could not be sent: %s", queue, type(error).__name__)
+            log.warning("a poll could not be sent", queue=queue, error=error)
+            polls(queue).never_sent(error)
             self.hub.call_later(_PAUSE, self._schedule_queue, queue)
 
     def _get_from_sqs(
@@ -51,15 +99,17 @@ class Channel(SQS.Channel):
         expired credentials) raise. To be deleted once `AsyncAWSQueryConnection._on_list_ready`
         returns one type and `Channel._schedule_queue` goes on after an error.
         """
+        seen = polls(queue_name.removeprefix(self.queue_name_prefix))
 
         def again(error: BaseException | None = None) -> None:
-            # Without the error's text: AWS quotes the request in it, credentials included.
-            problem = type(error).__name__ if error else "no connection, or a server error"
-            log.warning("SQS did not answer a poll of %s: %s", queue_name, problem)
+            problem = error or "no connection, or a server error"
+            log.warning("SQS did not answer a poll", queue=queue_name, error=problem)
+            seen.failed(error)
             self.hub.call_later(_PAUSE, callback, {})
 
         def received(answer: Any) -> None:
             if isinstance(answer, dict):
+                seen.answered(answer.get("Messages", ()))
                 callback(answer)
             else:
                 again()
@@ -82,7 +132,8 @@ class Channel(SQS.Channel):
                 one = {"Messages": [message]}
                 handled += super()._on_messages_ready(queue, qname, one)  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001 - kombu and Celery raise what they like
-                log.error("a message of %s cannot be handled: %s", qname, type(error).__name__)
+                said = {"queue": qname, "error": error, "exc_info": error}
+                log.error("a message cannot be handled", **said)
                 self.qos.ack(message["ReceiptHandle"])
         return handled
 
@@ -91,3 +142,9 @@ class Transport(SQS.Transport):
     """kombu's SQS transport with our channel."""
 
     Channel = Channel
+
+    def establish_connection(self) -> Any:
+        """Celery waits for a broker that is away in a loop, which comes by here."""
+        if threading.current_thread() is threading.main_thread():
+            _beat()
+        return super().establish_connection()

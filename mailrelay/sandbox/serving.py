@@ -6,6 +6,10 @@ directory it is started in, which is the web process's.
 
 import os
 
+from mailrelay import logs
+
+logs.configure(os.environ.get("MAILRELAY_LOG_FORMAT") or "auto")
+logger_class = "mailrelay.serving.Logger"
 wsgi_app = "mailrelay.sandbox:create_app()"
 bind = f"127.0.0.1:{os.environ.get('SANDBOX_PORT', '8025')}"
 # Faults and counters live in the process: a second one would know nothing of the first's.

@@ -7,7 +7,7 @@ from flask import Flask
 from mailrelay import assembly, providers
 from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
-from mailrelay.web import emails, health, problems
+from mailrelay.web import emails, health, metrics, problems, requests
 
 MAX_BODY = 25_000_000
 """Bytes of a request's body."""
@@ -26,7 +26,9 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]
     # No redirects: a client that sends mail does not follow them.
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
+    requests.register(app)
     problems.register(app)
+    app.register_blueprint(metrics.blueprint(assembly.backlog(settings), settings.providers))
     app.register_blueprint(emails.blueprint(relay, settings.api_keys, settings.providers))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
     return app

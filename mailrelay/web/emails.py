@@ -11,13 +11,14 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
+import structlog
 from flask import Blueprint, Response, jsonify, request, url_for
 from marshmallow import ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from mailrelay.message import BATCH_ID, EmailId
 from mailrelay.relay import IdempotencyKey, Relay
-from mailrelay.web import auth, representations
+from mailrelay.web import auth, representations, requests
 from mailrelay.web.problems import Problem
 from mailrelay.web.schemas import MAX_DESTINATIONS, SubmissionSchema, flatten
 
@@ -32,16 +33,21 @@ def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -
     emails = Blueprint("emails", __name__, url_prefix="/emails")
     schema = SubmissionSchema(chain)
 
+    def authenticated() -> str:
+        key_name = auth.key_name(api_keys)
+        structlog.contextvars.bind_contextvars(key_name=key_name)
+        return key_name
+
     @emails.post("/send")
     def send() -> Response:
-        key_name = auth.key_name(api_keys)
+        key_name = authenticated()
         body = _json_body()
         idempotency_key = _idempotency_key(body)
         try:
             submission = schema.load(body)
         except ValidationError as error:
             raise _unprocessable(flatten(error.messages_dict)) from None
-        accepted = relay.accept(submission, key_name, idempotency_key)
+        accepted = relay.accept(submission, key_name, idempotency_key, requests.current_id())
         answer = jsonify(representations.accepted(accepted))
         answer.status_code = HTTPStatus.ACCEPTED
         answer.location = url_for("emails.show", id_=accepted.batch_id)
@@ -52,7 +58,7 @@ def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -
 
     @emails.get("/<id_>")
     def show(id_: str) -> Response:
-        key_name = auth.key_name(api_keys)
+        key_name = authenticated()
         if (email_id := EmailId.parse(id_)) is not None:
             email = relay.email(email_id, key_name)
             if email is not None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from mailrelay.relay import IdempotencyMismatch, StillAccepting
 from mailrelay.store import ContentTooLarge, StoreUnavailable
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _RETRY_AFTER = "5"
 """Seconds until it is worth asking again."""
@@ -83,7 +83,7 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(StoreUnavailable)
     def _unavailable(error: StoreUnavailable) -> Response:
-        log.error("the store cannot be reached: %s", error)
+        log.error("the store cannot be reached", error=error)
         detail = "The store cannot be reached"
         if request.method == "POST":
             detail += (
@@ -111,10 +111,5 @@ def register(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def _unforeseen(error: Exception) -> Response:
-        # Without the error's text: it may quote the request.
-        frames = error.__traceback__
-        while frames is not None and frames.tb_next is not None:
-            frames = frames.tb_next
-        where = f"{frames.tb_frame.f_code.co_filename}:{frames.tb_lineno}" if frames else "?"
-        log.error("a request failed: %s at %s", type(error).__name__, where)
+        log.error("a request failed", error=error, exc_info=error)
         return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something is wrong here, not with you.")

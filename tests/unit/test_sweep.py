@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mailrelay import assembly, clock, delivery, items
 from mailrelay.message import Email, Status
@@ -199,16 +200,44 @@ class Poisoned:
 
 
 def test_one_email_that_cannot_be_handled_stops_no_other(
-    store: Store, settings: Settings, queue: FakeQueue, caplog: pytest.LogCaptureFixture
+    store: Store, settings: Settings, queue: FakeQueue
 ) -> None:
-    emails = overdue(store, total=20)
+    emails = overdue(store, total=20, request_id="order-1")
     poisoned: Any = Poisoned(store, emails[3], ValueError("pedro@example.org"))
     sweeper = Sweeper(poisoned, queue, assembly.policy(settings), unobserved, queue_limit=800)
 
-    assert sweep_all(sweeper).enqueued == 19
+    with capture_logs() as lines:
+        assert sweep_all(sweeper).enqueued == 19
 
-    assert f"{emails[3].id} cannot be swept: ValueError" in caplog.text
-    assert "pedro" not in caplog.text
+    (line,) = [line for line in lines if line["log_level"] == "error"]
+    assert (line["email_id"], line["request_id"]) == (str(emails[3].id), "order-1")
+    assert type(line["error"]) is ValueError
+
+
+def test_each_email_that_is_swept_has_its_line_with_its_own_request(
+    sweeper: Sweeper, store: Store
+) -> None:
+    """So that it can be found by the request that sent it."""
+    (queued,) = overdue(store, request_id="order-1")
+    (ended,) = overdue(
+        store,
+        request_id="order-2",
+        status=Status.SENDING,
+        provider_index=2,
+        attempt=21,
+        cycle=6,
+    )
+
+    with capture_logs() as lines:
+        sweep_all(sweeper)
+
+    assert {
+        (line["log_level"], line["request_id"], line["email_id"], line["was"], line["status"])
+        for line in lines
+    } == {
+        ("info", "order-1", str(queued.id), "queued", "queued"),
+        ("info", "order-2", str(ended.id), "sending", "failed"),
+    }
 
 
 def test_what_was_woken_before_a_failure_gets_its_message(
