@@ -26,7 +26,13 @@ import structlog
 from structlog.types import EventDict, Processor
 
 from mailrelay.message import Outcome
-from mailrelay.observation import AttemptEnded, BatchAccepted, Observation, ShardSwept
+from mailrelay.observation import (
+    AttemptEnded,
+    BatchAccepted,
+    EmailSwept,
+    Observation,
+    ShardSwept,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -297,6 +303,15 @@ def observe(what: Observation) -> None:
             )
         case AttemptEnded():
             _attempt_ended(what)
+        case EmailSwept():
+            log.info(
+                "an email was swept",
+                request_id=what.request_id,
+                email_id=str(what.email_id),
+                was=what.was,
+                status=what.status,
+                attempt=what.next_attempt,
+            )
         case ShardSwept():
             did = what.enqueued or what.ended or what.withdrawn
             (log.info if did else log.debug)("a shard was swept", **asdict(what))

@@ -16,7 +16,13 @@ from prometheus_client.multiprocess import MultiProcessCollector
 import mailrelay
 from mailrelay.message import Outcome, Status
 from mailrelay.multiprocess import DIRECTORY
-from mailrelay.observation import AttemptEnded, BatchAccepted, Observation, ShardSwept
+from mailrelay.observation import (
+    AttemptEnded,
+    BatchAccepted,
+    EmailSwept,
+    Observation,
+    ShardSwept,
+)
 
 REGISTRY = CollectorRegistry()
 """Ours alone: the library's own is Flower's, which has a `/metrics` too."""
@@ -46,7 +52,7 @@ PROVIDER_REQUEST_DURATION = Histogram(
 )
 EMAILS_CONCLUDED = Counter(
     "mailrelay_emails_concluded_total",
-    "Emails that an attempt made sent, failed, unknown (for a person), or deferred for a while.",
+    "Emails that became sent, failed, unknown (for a person), or deferred for a while.",
     ["status"],
     registry=REGISTRY,
 )
@@ -214,6 +220,10 @@ def observe(what: Observation) -> None:
             EMAILS_ACCEPTED.inc(what.emails)
         case AttemptEnded():
             _attempt_ended(what)
+        case EmailSwept():
+            if what.abandoned is not None:
+                ATTEMPTS.labels(what.abandoned.provider, what.abandoned.outcome).inc()
+                _concluded(what.status)
         case ShardSwept():
             SWEEPS.labels(_flag(what.complete)).inc()
             SWEEP_FOUND.inc(what.found)
@@ -229,12 +239,16 @@ def _attempt_ended(ended: AttemptEnded) -> None:
     if attempt.duration_ms:
         # One that took no time asked nobody: the email was late, or the provider is gone.
         PROVIDER_REQUEST_DURATION.labels(attempt.provider).observe(attempt.duration_ms / 1000)
-    # Still queued: the next provider is asked. None: somebody else has counted it.
-    if ended.status not in (None, Status.QUEUED):
-        EMAILS_CONCLUDED.labels(ended.status).inc()
+    _concluded(ended.status)
     if ended.status is Status.SENT:
         # Two clocks: the web's said when it was accepted.
         TIME_TO_SENT.observe(max(0, ended.accepted_ago) / 1000)
+
+
+def _concluded(status: Status | None) -> None:
+    # Still queued: the next provider is asked. None: somebody else has counted it.
+    if status not in (None, Status.QUEUED):
+        EMAILS_CONCLUDED.labels(status).inc()
 
 
 def _flag(value: bool) -> str:

@@ -36,6 +36,20 @@ class AttemptEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class EmailSwept:
+    """The sweep found an email due and changed what is to become of it."""
+
+    email_id: EmailId
+    request_id: str | None
+    """Of the request that sent it: a sweep is none of its own."""
+    was: Status
+    status: Status
+    next_attempt: int
+    abandoned: Attempt | None
+    """The attempt that was under way when its worker died, if one was."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShardSwept:
     """One sweep of a shard of the due index, ended or cut short."""
 
@@ -54,6 +68,6 @@ class ShardSwept:
     """False if it was out of time or AWS failed it: the next sweep goes on."""
 
 
-Observation = BatchAccepted | AttemptEnded | ShardSwept
+Observation = BatchAccepted | AttemptEnded | EmailSwept | ShardSwept
 
 Observer = Callable[[Observation], None]

@@ -18,7 +18,7 @@ from mailrelay import clock, delivery
 from mailrelay.delivery import Policy
 from mailrelay.items import DUE_SHARDS
 from mailrelay.message import Email, Hint, Status
-from mailrelay.observation import Observer, ShardSwept
+from mailrelay.observation import EmailSwept, Observer, ShardSwept
 from mailrelay.queue import DeliveryQueue, QueueUnavailable
 from mailrelay.store import Store, StoreUnavailable
 
@@ -120,7 +120,7 @@ class Sweeper:
                 return item
             if self._store.advance(item, woken) is not None:
                 swept.ended += 1
-                _say(item, woken)
+                self._tell(item, woken)
         return None
 
     def _enqueue(self, emails: list[Email], swept: Swept) -> None:
@@ -131,7 +131,7 @@ class Sweeper:
                     woken = self._store.advance(email, self._wake(email))
                     if woken is not None:  # else a worker or another sweep was there first
                         hints.append(woken.hint)
-                        _say(email, woken)
+                        self._tell(email, woken)
         finally:
             # Also what came before a failure: its next message would be due a message's life later.
             self._queue.put(hints)
@@ -140,17 +140,17 @@ class Sweeper:
     def _wake(self, email: Email) -> Email:
         return delivery.wake(email, clock.now(), self._policy)
 
-
-def _say(was: Email, woken: Email) -> None:
-    """One line on the email's way, which began with a request of its own."""
-    log.info(
-        "an email was swept",
-        request_id=woken.request_id,
-        email_id=str(woken.id),
-        was=was.status,
-        status=woken.status,
-        attempt=woken.attempt,
-    )
+    def _tell(self, was: Email, now: Email) -> None:
+        self._observe(
+            EmailSwept(
+                email_id=now.id,
+                request_id=now.request_id,
+                was=was.status,
+                status=now.status,
+                next_attempt=now.attempt,
+                abandoned=now.attempts[-1] if len(now.attempts) > len(was.attempts) else None,
+            )
+        )
 
 
 @contextmanager

@@ -10,7 +10,13 @@ import pytest
 from mailrelay import metrics
 from mailrelay.backlog import Backlog, Due
 from mailrelay.message import Outcome, Status
-from mailrelay.observation import AttemptEnded, BatchAccepted, Observation, ShardSwept
+from mailrelay.observation import (
+    AttemptEnded,
+    BatchAccepted,
+    EmailSwept,
+    Observation,
+    ShardSwept,
+)
 from tests.support.processes import ROOT
 from tests.support.records import a_batch, an_attempt, an_email
 from tests.unit.counting import counted
@@ -22,6 +28,12 @@ def ended(outcome: Outcome, status: Status | None, **changes: Any) -> AttemptEnd
     """The end of an attempt at an email that was accepted 1.5 s ago."""
     attempt = an_attempt(EMAIL, outcome, **{"duration_ms": 250, **changes})
     return AttemptEnded(EMAIL.id, attempt, status=status, accepted_ago=1500)
+
+
+def swept(status: Status, abandoned: Outcome | None) -> EmailSwept:
+    """An email that a sweep found, with an attempt that was under way unless it is None."""
+    attempt = abandoned and an_attempt(EMAIL, abandoned, duration_ms=None)
+    return EmailSwept(EMAIL.id, None, Status.SENDING, status, 2, attempt)
 
 
 def attempt_at_mailgun(outcome: str) -> dict[str, float]:
@@ -55,6 +67,20 @@ CASES = [
         attempt_at_mailgun("rejected") | {"emails_concluded_total{status=failed}": 1},
         id="failed",
     ),
+    pytest.param(
+        swept(Status.DEFERRED, Outcome.UNKNOWN),
+        {
+            "attempts_total{outcome=unknown,provider=mailgun}": 1,
+            "emails_concluded_total{status=deferred}": 1,
+        },
+        id="abandoned and deferred",
+    ),
+    pytest.param(
+        swept(Status.QUEUED, Outcome.UNKNOWN),
+        {"attempts_total{outcome=unknown,provider=mailgun}": 1},
+        id="abandoned, and on to the next provider",
+    ),
+    pytest.param(swept(Status.QUEUED, None), {}, id="only its message was gone"),
     pytest.param(
         ended(Outcome.RETRY, Status.QUEUED),
         attempt_at_mailgun("retry"),

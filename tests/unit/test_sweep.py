@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mailrelay import assembly, clock, delivery, items
+from mailrelay import assembly, clock, delivery, items, logs
 from mailrelay.message import Email, Status
+from mailrelay.observation import EmailSwept, Observation
 from mailrelay.queue import QueueUnavailable
 from mailrelay.settings import Settings
 from mailrelay.store import Store, StoreUnavailable
@@ -84,6 +85,26 @@ def test_an_email_whose_worker_died_goes_to_the_next_provider(
     assert queue.hints == [woken.hint]
     assert (woken.attempt, woken.provider) == (2, "ses")
     assert woken.attempts[0].code == "abandoned"
+
+
+def test_whoever_watches_hears_what_became_of_an_email(
+    store: Store, settings: Settings, queue: FakeQueue
+) -> None:
+    seen: list[Observation] = []
+    sweeper = Sweeper(store, queue, assembly.policy(settings), seen.append, queue_limit=800)
+    (gone,) = overdue(store, request_id="request-1")
+    (abandoned,) = overdue(store, status=Status.SENDING, request_id="request-2")
+
+    sweep_all(sweeper)
+
+    heard = {what.email_id: what for what in seen if isinstance(what, EmailSwept)}
+    assert heard == {
+        gone.id: EmailSwept(gone.id, "request-1", Status.QUEUED, Status.QUEUED, 1, None),
+        abandoned.id: EmailSwept(
+            *(abandoned.id, "request-2", Status.SENDING, Status.QUEUED, 2),
+            now(store, abandoned).attempts[0],
+        ),
+    }
 
 
 def test_an_abandoned_last_attempt_ends_or_defers_without_a_message(
@@ -215,9 +236,10 @@ def test_one_email_that_cannot_be_handled_stops_no_other(
 
 
 def test_each_email_that_is_swept_has_its_line_with_its_own_request(
-    sweeper: Sweeper, store: Store
+    store: Store, settings: Settings, queue: FakeQueue
 ) -> None:
     """So that it can be found by the request that sent it."""
+    sweeper = Sweeper(store, queue, assembly.policy(settings), logs.observe, queue_limit=800)
     (queued,) = overdue(store, request_id="order-1")
     (ended,) = overdue(
         store,
@@ -234,6 +256,7 @@ def test_each_email_that_is_swept_has_its_line_with_its_own_request(
     assert {
         (line["log_level"], line["request_id"], line["email_id"], line["was"], line["status"])
         for line in lines
+        if line["event"] == "an email was swept"
     } == {
         ("info", "order-1", str(queued.id), "queued", "queued"),
         ("info", "order-2", str(ended.id), "sending", "failed"),
