@@ -181,4 +181,4 @@ def _obey(consumer: Any, inbox: Inbox) -> None:
             # What Celery's `shutdown` raises; in a thread it would end nothing.
             worker_state.should_stop = stop.code or 0  # type: ignore[assignment]
         except Exception as error:  # noqa: BLE001 - whatever somebody asked, we go on listening
-            log.warning("a control command failed", error=type(error).__name__)
+            log.warning("a control command failed", error=error)

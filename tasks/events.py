@@ -6,12 +6,15 @@ buffer, and one that SNS does not take is lost.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
+from botocore.exceptions import BotoCoreError, ClientError
 from celery.app.events import Events as CeleryEvents
 from celery.events import EventDispatcher, EventReceiver
 
@@ -62,7 +65,9 @@ class Outbox:
         pause = GATHER_SECONDS
         while not self._closing.is_set() or self._events:
             self._some.wait()
-            self._closing.wait(pause)
+            # A full batch waits for nobody, unless SNS fails.
+            if len(self._events) < _BATCH or pause > GATHER_SECONDS:
+                self._closing.wait(pause)
             self._some.clear()
             batch = [self._events.popleft() for _ in range(min(_BATCH, len(self._events)))]
             if self._events:
@@ -73,8 +78,7 @@ class Outbox:
                 self._publish(batch)
                 pause = GATHER_SECONDS
             except Exception as error:  # noqa: BLE001 - whatever SNS does, sending goes on
-                kind = type(error).__name__
-                log.warning("events cannot be sent and are lost", events=len(batch), error=kind)
+                log.warning("events cannot be sent and are lost", events=len(batch), error=error)
                 if self._closing.is_set():
                     return
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -95,6 +99,14 @@ class Dispatcher(EventDispatcher):
         if not app.conf.worker_send_task_events:
             self.enabled = False
 
+    def send(self, type: str, *args: Any, **fields: Any) -> Any:
+        """Without what an exception says, and where it came by: that may quote a mail."""
+        if "exception" in fields:
+            kind = re.match(r"[A-Za-z_][A-Za-z0-9_.]*(?=\()", str(fields["exception"]))
+            fields["exception"] = kind[0] if kind else "an exception"
+        fields.pop("traceback", None)
+        return super().send(type, *args, **fields)
+
     def _publish(self, event: Any, producer: Any, routing_key: str, **_: Any) -> None:
         """Celery 5.7 publishes here, on the worker's main loop; one event or a list."""
         if producer is None:
@@ -104,6 +116,7 @@ class Dispatcher(EventDispatcher):
         self._outbox.add(event if isinstance(event, list) else [event])
 
     def close(self) -> None:
+        self.flush(errors=False)  # Celery forgets the events of tasks that have just ended.
         super().close()
         if self._outbox is not None:
             self._outbox.close()
@@ -118,9 +131,12 @@ class Receiver(EventReceiver):
     ) -> None:
         """Handle events for ever: none of Celery's and Flower's callers asks for less."""
         inbox = Inbox(fanout(), "events", fanout().listener, EVENTS_TOPIC)
-        if wakeup:
-            self.wakeup_workers()
         try:
+            if wakeup:
+                # While AWS is away, each heartbeat of a worker says what they would answer.
+                with suppress(BotoCoreError, ClientError):
+                    inbox.open()  # before they answer
+                    self.wakeup_workers()
             for events in inbox.listen():
                 self._receive(events, None)  # type: ignore[attr-defined]
         finally:

@@ -82,16 +82,23 @@ class Fanout:
 
     def publish(self, topic: str, body: Any) -> None:
         """Tell whoever listens to `topic`. Raises botocore's errors."""
-        self.sns.publish(TopicArn=self.topic(topic), Message=pack(body))
+        try:
+            self.sns.publish(TopicArn=self.topic(topic), Message=pack(body))
+        except self.sns.exceptions.NotFoundException:
+            self._topics.pop(topic, None)  # Removed by somebody; the next one creates it.
+            raise
 
     def send(self, queue: str, body: Any) -> None:
         """Send to one inbox, by the name of its queue. Raises botocore's errors."""
         url = self.sqs.get_queue_url(QueueName=queue)["QueueUrl"]
         self.sqs.send_message(QueueUrl=url, MessageBody=pack(body))
 
-    def topic(self, name: str) -> str:
-        """A topic's ARN. The request that asks for it creates what is missing."""
-        if name not in self._topics:
+    def topic(self, name: str, *, anew: bool = False) -> str:
+        """A topic's ARN. The request that asks for it creates what is missing.
+
+        It is made once, unless `anew`.
+        """
+        if anew or name not in self._topics:
             self._topics[name] = self.sns.create_topic(Name=self.prefix + name)["TopicArn"]
         return self._topics[name]
 
@@ -115,13 +122,16 @@ class Fanout:
     def _unsubscribe_the_dead(self, topic: str) -> None:
         pages = self.sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
         for subscription in (one for page in pages for one in page["Subscriptions"]):
-            name = subscription["Endpoint"].rpartition(":")[2]
-            if subscription["Protocol"] != "sqs" or not name.startswith(self.prefix):
+            name = _name(subscription["Endpoint"])
+            # Others may subscribe what they like, from other accounts as well.
+            ours = subscription["Endpoint"] == _arn(topic, name) and name.startswith(self.prefix)
+            if subscription["Protocol"] != "sqs" or not ours:
                 continue
             try:
                 self.sqs.get_queue_url(QueueName=name)
             except self.sqs.exceptions.QueueDoesNotExist:
-                self.sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+                with suppress(self.sns.exceptions.NotFoundException):
+                    self.sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
 
 
 @cache
@@ -145,7 +155,7 @@ class Inbox:
         self._url: str | None = None
         self._subscription: str | None = None
         self._kept: float | None = None
-        self._since = 0.0
+        self._since: float | None = None
         self._closed = threading.Event()
         self._opening = threading.Lock()
 
@@ -166,31 +176,17 @@ class Inbox:
                     return self._url
                 except self._fanout.sqs.exceptions.QueueDoesNotExist:
                     pass  # Removed, for want of a word from us.
-            self._url = self._make()
-            # Marked again, for a queue that was there already. What lies in one is not for us: a
-            # worker would obey what its predecessor was told, such as to shut down.
-            answer = self._mark(self._url)
-            headers = answer["ResponseMetadata"]["HTTPHeaders"]
-            self._since = parsedate_to_datetime(headers["date"]).timestamp()
+            self._url = self._create(self._fanout.topic(self._topic) if self._topic else None)
+            self._since = None
+            atexit.register(self.close)
+            self._mark(self._url)  # again, for a queue that was there already
+            if self._closed.is_set():
+                self._remove()  # Closed while it was being made.
             return self._url
-
-    def _make(self) -> str:
-        topic = self._fanout.topic(self._topic) if self._topic else None
-        url = self._create(topic)
-        atexit.register(self.close)
-        if topic is not None:
-            self._subscription = self._fanout.sns.subscribe(
-                TopicArn=topic,
-                Protocol="sqs",
-                Endpoint=_arn(topic, _name(url)),
-                Attributes={"RawMessageDelivery": "true"},
-                ReturnSubscriptionArn=True,
-            )["SubscriptionArn"]
-        return url
 
     def _create(self, topic: str | None) -> str:
         sqs = self._fanout.sqs
-        spare = [f"{self._name}-{number}" for number in range(_SPARE_NAMES, 1, -1)]
+        spare = [f"{self._name}--{number}" for number in range(_SPARE_NAMES, 1, -1)]
         name = self._name
         while True:
             attributes: dict[Any, str] = dict(_ATTRIBUTES)
@@ -212,14 +208,32 @@ class Inbox:
                 name = spare.pop()
 
     def _keep(self, url: str) -> None:
+        """Say now and then that we are there."""
         if self._kept is None or time.monotonic() - self._kept > KEEP_INTERVAL:
             self._mark(url)
 
-    def _mark(self, url: str) -> Any:
+    def _mark(self, url: str) -> None:
         tags = {KEPT_TAG: str(int(time.time()))}
         answer = self._fanout.sqs.tag_queue(QueueUrl=url, Tags=tags)
+        if self._since is None:
+            # What lies in a queue that was there already is not for us: a worker would obey what
+            # its predecessor was told, such as to shut down.
+            headers = answer["ResponseMetadata"]["HTTPHeaders"]
+            self._since = parsedate_to_datetime(headers["date"]).timestamp()
+        if self._topic is not None:
+            self._subscribe(self._topic, _name(url))
         self._kept = time.monotonic()
-        return answer
+
+    def _subscribe(self, topic: str, queue: str) -> None:
+        """Said again, it changes nothing, unless somebody undid it meanwhile."""
+        arn = self._fanout.topic(topic, anew=True)
+        self._subscription = self._fanout.sns.subscribe(
+            TopicArn=arn,
+            Protocol="sqs",
+            Endpoint=_arn(arn, queue),
+            Attributes={"RawMessageDelivery": "true"},
+            ReturnSubscriptionArn=True,
+        )["SubscriptionArn"]
 
     def receive(self, seconds: int = _POLL) -> list[Any]:
         """What has come since it was opened, waiting for at most `seconds`.
@@ -246,9 +260,8 @@ class Inbox:
             ]
             sqs.delete_message_batch(QueueUrl=url, Entries=entries)
         # Both times are SQS's own; that of the answer which opened it is in whole seconds.
-        fresh = [
-            m for m in messages if int(m["Attributes"]["SentTimestamp"]) / 1000 >= self._since
-        ]
+        since = self._since or 0
+        fresh = [m for m in messages if int(m["Attributes"]["SentTimestamp"]) / 1000 >= since]
         return [body for message in fresh if (body := _read(message["Body"])) is not None]
 
     def listen(self) -> Iterator[Any]:
@@ -260,16 +273,24 @@ class Inbox:
         while not self._closed.is_set():
             try:
                 bodies = self.receive(_POLL if tidy else 0)
-                if not tidy:
-                    self._fanout.remove_abandoned()
-                failing, tidy = False, True
             except _ERRORS as error:
                 if not failing:
-                    log.warning("cannot listen", queue=self.queue, error=_kind(error))
+                    log.warning("cannot listen", queue=self.queue, error=error)
                 failing = True
                 self._closed.wait(_PAUSE)
                 continue
+            failing = False
             yield from bodies
+            if not tidy:
+                self._tidy()
+                tidy = True
+
+    def _tidy(self) -> None:
+        try:
+            self._fanout.remove_abandoned()
+        except _ERRORS as error:
+            # Such as for want of a permission. No reason to be deaf: the next to start tries it.
+            log.warning("abandoned inboxes are left for later", error=error)
 
     def close(self) -> None:
         """Remove it. What fails here is left to `remove_abandoned`."""
@@ -277,14 +298,20 @@ class Inbox:
             return
         self._closed.set()
         atexit.unregister(self.close)
+        self._remove()
+
+    def _remove(self) -> None:
         url, subscription = self._url, self._subscription
         try:
-            if subscription is not None:
-                self._fanout.sns.unsubscribe(SubscriptionArn=subscription)
+            # The queue first: a subscription without one costs nothing.
             if url is not None:
-                self._fanout.sqs.delete_queue(QueueUrl=url)
+                with suppress(self._fanout.sqs.exceptions.QueueDoesNotExist):
+                    self._fanout.sqs.delete_queue(QueueUrl=url)
+            if subscription is not None:
+                with suppress(self._fanout.sns.exceptions.NotFoundException):
+                    self._fanout.sns.unsubscribe(SubscriptionArn=subscription)
         except _ERRORS as error:
-            log.warning("an inbox is left behind", queue=self.queue, error=_kind(error))
+            log.warning("an inbox is left behind", queue=self.queue, error=error)
 
 
 def pack(body: Any) -> str:
@@ -311,7 +338,7 @@ def _read(text: str) -> Any:
 
 def _queue_name(prefix: str, kind: str, owner: str) -> str:
     """``mailrelay-control-celery_host``; an owner that is too long is cut, and told by a hash."""
-    room = _MAX_QUEUE_NAME - len(prefix) - len(kind) - len(f"--{_SPARE_NAMES}")
+    room = _MAX_QUEUE_NAME - len(prefix) - len(kind) - len(f"---{_SPARE_NAMES}")
     told = re.sub(r"[^A-Za-z0-9_-]", "_", owner)
     if len(told) > room:
         digest = hashlib.sha256(owner.encode()).hexdigest()[:8]
@@ -343,12 +370,6 @@ def _policy(topic: str, queue: str) -> str:
     )
 
 
-def _name(url: str) -> str:
-    return url.rpartition("/")[2]
-
-
-def _kind(error: Exception) -> str:
-    """Without the error's text: AWS quotes the request in it."""
-    return (
-        error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-    )
+def _name(address: str) -> str:
+    """The name of a queue, from its URL or its ARN."""
+    return re.split("[/:]", address)[-1]

@@ -8,15 +8,37 @@ or Tornado.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import click
 from celery.signals import import_modules
 
+from mailrelay import logs
 from mailrelay.settings import SettingsError, load
 from tasks.fanout import fanout
+
+_OF_THE_PORT = (errno.EADDRINUSE, errno.EACCES)
+"""Why a port cannot be listened on; anything else is due to the address."""
+
+
+def _check_environment() -> None:
+    """Flower reads its variables before it calls us, and what it cannot read is a traceback."""
+    for name in [name for name in os.environ if name.startswith("FLOWER_")]:
+        if not os.environ[name].strip():
+            del os.environ[name]
+    try:
+        load()
+    except SettingsError as error:
+        raise SystemExit(f"mailrelay: {error}") from None
+
+
+if "flower" in sys.argv[1:]:
+    _check_environment()
 
 
 @import_modules.connect
@@ -24,6 +46,8 @@ def _prepare(**_: Any) -> None:
     context = click.get_current_context(silent=True)
     if context is None or context.info_name != "flower":
         return
+    # Here, since Flower has tornado's logging and asks Celery for none.
+    logs.configure(load().log_format)
     from flower import events, views
     from tornado.options import options
 
@@ -69,8 +93,9 @@ def guard(options: Any) -> None:
         for listener in bind_sockets(options.port, options.address):
             listener.close()
     except OSError as error:
+        variable = "FLOWER_PORT" if error.errno in _OF_THE_PORT else "FLOWER_ADDRESS"
         where = f"{options.address}:{options.port}"
-        raise SettingsError("FLOWER_PORT", f"cannot listen on {where}: {error.strerror}") from None
+        raise SettingsError(variable, f"cannot listen on {where}: {error.strerror}") from None
 
 
 def _is_loopback(address: str) -> bool:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from celery.concurrency import thread
+from celery.concurrency.base import apply_target
 
 
 class TaskPool(thread.TaskPool):
@@ -16,12 +17,38 @@ class TaskPool(thread.TaskPool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._resizing = threading.Lock()
+        self._turn = threading.Condition()
+        self._running = 0
+        self._threads = self.limit
+        """How many the executor has at most: as many as `limit` ever was."""
         self._retired: list[ThreadPoolExecutor] = []
 
-    def on_apply(self, *args: Any, **kwargs: Any) -> Any:
-        with self._resizing:
-            return super().on_apply(*args, **kwargs)
+    def on_apply(
+        self,
+        target: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Any = None,
+        accept_callback: Any = None,
+        **_: Any,
+    ) -> Any:
+        """As Celery's, but each task waits for its turn."""
+        with self._turn:
+            future = self.executor.submit(
+                self._run, target, args, kwargs, callback, accept_callback
+            )
+        return thread.ApplyResult(future)  # type: ignore[attr-defined]
+
+    def _run(self, *task: Any) -> None:
+        with self._turn:
+            self._turn.wait_for(lambda: self._running < self.limit)
+            self._running += 1
+        try:
+            apply_target(*task)
+        finally:
+            with self._turn:
+                self._running -= 1
+                self._turn.notify()
 
     def grow(self, n: int = 1) -> None:
         """Run `n` more at a time."""
@@ -34,12 +61,16 @@ class TaskPool(thread.TaskPool):
         self._resize(self.limit - n)
 
     def _resize(self, limit: int) -> None:
-        """An executor's size is fixed: a new one takes what comes, the old one ends its work."""
-        with self._resizing:
+        with self._turn:
             self.limit = limit
-            self.executor.shutdown(wait=False)
-            self._retired.append(self.executor)
-            self.executor = ThreadPoolExecutor(max_workers=limit)
+            if limit > self._threads:
+                # An executor's size is fixed: a new one takes what comes, the old one ends its
+                # work.
+                self.executor.shutdown(wait=False)
+                self._retired.append(self.executor)
+                self.executor = ThreadPoolExecutor(max_workers=limit)
+                self._threads = limit
+            self._turn.notify_all()
 
     def on_stop(self) -> None:
         super().on_stop()

@@ -15,6 +15,7 @@ from tests.support.processes import unused_name
 
 ALL = [
     *("table {}", "TTL of table {}", "queue {}-deliver", "queue {}-sweep"),
+    *("topic {}-control", "topic {}-events"),
     *("bucket {}", "expiry of bucket {}"),
 ]
 
@@ -124,6 +125,24 @@ def test_queues(name: str, ttl: str, visibility: str) -> None:
         assert attributes["VisibilityTimeout"] == visibility
         assert attributes["SqsManagedSseEnabled"] == "true"
     assert _findings(settings) == _all(name, "unchanged")
+
+
+@pytest.mark.usefixtures("backend")
+def test_topics(name: str) -> None:
+    """Each topic is there once, and one whose name only ends alike is not taken for it."""
+    settings = _settings(name)
+    sns = aws.sns(settings)
+    sns.create_topic(Name=f"other-{name}-control")
+    assert _findings(settings)[f"topic {name}-control"] == "created"
+    topics = [
+        topic["TopicArn"].rpartition(":")[2]
+        for page in sns.get_paginator("list_topics").paginate()
+        for topic in page["Topics"]
+    ]
+    assert sorted(topic for topic in topics if topic.startswith(name)) == [
+        f"{name}-control",
+        f"{name}-events",
+    ]
 
 
 @pytest.mark.usefixtures("backend")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.processes import ROOT, Process, answers, free_port, unused_na
 from tests.support.sandbox import Sandbox
 
 KEY = "e2e-key-of-the-tests"
+FLOWER_LOGIN = "operator:flower-password-of-the-tests"
 FINAL = ("sent", "failed", "partial")
 
 
@@ -27,12 +29,13 @@ def procfile() -> dict[str, list[str]]:
 
 
 class Stack:
-    """Web, worker and beat, each of which a test may start, stop and kill."""
+    """Web, worker, beat and Flower, each of which a test may start, stop and kill."""
 
     def __init__(self, environ: dict[str, str], logs: Path, aws: str) -> None:
         self.environ = environ
         self.aws = aws
         self.url = f"http://127.0.0.1:{environ['PORT']}"
+        self.flower = f"http://127.0.0.1:{environ['FLOWER_PORT']}"
         self._logs = logs
         self._processes: list[Process] = []
 
@@ -45,6 +48,8 @@ class Stack:
         self._processes.append(process)
         if part == "web":
             wait_for(lambda: answers(f"http://127.0.0.1:{environ['PORT']}/healthz"), "the web")
+        elif part == "flower":
+            wait_for(lambda: answers(f"{self.flower}/healthcheck"), "Flower")
         else:
             line = {"worker": " ready.", "beat": "beat: Starting"}[part]
             wait_for(lambda: line in process.printed(), f"the {part} is at work")
@@ -125,9 +130,12 @@ def make_stack(local_aws: str, _sandbox: Sandbox, logs: Path) -> Iterator[MakeSt
             **sandbox_environ(_sandbox),
             "AWS_ENDPOINT_URL": local_aws,
             "PORT": port,
+            "FLOWER_PORT": str(free_port()),
+            "FLOWER_BASIC_AUTH": FLOWER_LOGIN,
             "MAILRELAY_API_KEYS": f"e2e:{KEY}",
             "MAILRELAY_TABLE": unused_name("e2e"),
             "MAILRELAY_QUEUE_PREFIX": unused_name("e2e") + "-",
+            "MAILRELAY_METRICS_PORT": str(free_port()),
             "MAILRELAY_SWEEP_INTERVAL": "0.5",
             "MAILRELAY_RETRY_SCHEDULE": "1,1,1",
             "MAILRELAY_PROVIDER_TIMEOUT": "1",
@@ -140,14 +148,15 @@ def make_stack(local_aws: str, _sandbox: Sandbox, logs: Path) -> Iterator[MakeSt
         return stack
 
     yield make
-    for stack in stacks:
-        stack.stop()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Stack.stop, stacks))
 
 
 @pytest.fixture(scope="module")
 def stack(make_stack: MakeStack) -> Stack:
-    """A whole relay, running."""
+    """A whole relay, running; without Flower, which only those need who look at it."""
     stack = make_stack()
     for part in procfile():
-        stack.start(part)
+        if part != "flower":
+            stack.start(part)
     return stack

@@ -22,6 +22,8 @@ from tests.support.processes import ROOT, answers, free_port, wait_for
 SECONDS_TO_READY = 30
 """Promised for what is installed."""
 
+PORTS = ("PORT", "SANDBOX_PORT", "AWS_PORT", "FLOWER_PORT", "MAILRELAY_METRICS_PORT")
+
 ANSWER_SECONDS = 30
 """The API waits for an AWS that comes back, and tries again: urllib3's 3 s are less than that."""
 
@@ -30,7 +32,7 @@ class Run:
     """What `make run` runs, in a session of its own, with a copy of the checkout as its folder."""
 
     def __init__(self, checkout: Path, log: Path) -> None:
-        self.ports = {name: free_port() for name in ("PORT", "SANDBOX_PORT", "AWS_PORT")}
+        self.ports = {name: free_port() for name in PORTS}
         self._checkout = checkout
         self._log = log
         self._popen: subprocess.Popen[bytes] | None = None
