@@ -36,8 +36,9 @@ format: $(INSTALLED) ## put the code into its format
 
 # The second is a part of the first: what production installs is what was tested. Versions stay
 # as they are where they can; to take newer ones: make lock ARGS=--upgrade
+# Extras stay written: where a pin lacks one, pip 23 takes the newest version for the extra's sake.
 COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-emit-index-url \
-	--no-emit-find-links --generate-hashes --no-header setup.cfg
+	--no-emit-find-links --generate-hashes --no-header --no-strip-extras setup.cfg
 lock: $(INSTALLED) ## resolve the dependencies in setup.cfg again, into both lock files
 	$(COMPILE) --extra build --extra local --extra test -o requirements-dev.lock $(ARGS)
 	$(COMPILE) -c requirements-dev.lock -o requirements.lock $(ARGS)
