@@ -56,6 +56,9 @@ def _before_beat(**_: Any) -> None:
     """
     context = click.get_current_context(silent=True)
     if context and context.info_name == "beat":
+        # Also for this: a SIGTERM while Celery imports it, later, ends beat with a traceback.
+        from tasks import scheduler  # noqa: F401
+
         context.obj.quiet |= logs.is_json(load().log_format)
 
 

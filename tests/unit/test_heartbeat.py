@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,20 +73,20 @@ def test_a_process_whose_loop_turns_is_well(start: Start) -> None:
     result = check("worker")
 
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == "worker is at work: its loop turned 10 s ago\n"
+    assert re.fullmatch(r"worker is at work: its loop turned [1-5]\d s ago\n", result.stdout)
 
 
 def test_one_whose_loop_stands_still_is_named(start: Start) -> None:
     """However well the others are."""
     start()
-    hung = start(ago=75)
+    hung = start(ago=1000)
 
     result = check("worker")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    said = f"mailrelay: worker {hung.pid} hangs: its loop has not turned for 75 s\n"
-    assert result.stderr == said
-    assert check("worker", "--max-age", "80").exit_code == 0
+    said = rf"mailrelay: worker {hung.pid} hangs: its loop has not turned for 1\d\d\d s\n"
+    assert re.fullmatch(said, result.stderr)
+    assert check("worker", "--max-age", "2000").exit_code == 0
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
