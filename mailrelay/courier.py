@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import structlog
 from cachetools import LRUCache, cachedmethod
@@ -160,24 +161,32 @@ class Courier:
         goes on until it is written, and only a process that is ending gives up after a lease.
         None where the email is no longer ours, and the attempt changes nothing about it.
         """
-        writing = Retrying(
+        after = delivery.conclude(claimed, attempt, clock.now(), self._policy)
+        recorded = self._write(claimed.id, self._store.advance, claimed, after)
+        if recorded is None and attempt.outcome is Outcome.ACCEPTED:
+            return self._write(claimed.id, self._record_late, claimed.id, attempt)
+        return recorded
+
+    def _write(
+        self, email_id: EmailId, write: Callable[..., Email | None], *what: Any
+    ) -> Email | None:
+        def say(tries: int) -> None:
+            log.warning("an outcome is not written down yet", email_id=str(email_id), tries=tries)
+
+        try:
+            return write(*what)
+        except StoreUnavailable:
+            say(1)
+        trying = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_random_exponential(multiplier=0.1, max=2),
             stop=stop_all(
                 stop_when_event_set(self._stopping), stop_after_delay(self._policy.lease / 1000)
             ),
-            before_sleep=lambda state: log.warning(
-                "an outcome is not written down yet",
-                email_id=str(claimed.id),
-                tries=state.attempt_number,
-            ),
+            before_sleep=lambda state: say(state.attempt_number + 1),
             reraise=True,
         )
-        after = delivery.conclude(claimed, attempt, clock.now(), self._policy)
-        recorded = writing(self._store.advance, claimed, after)
-        if recorded is None and attempt.outcome is Outcome.ACCEPTED:
-            return writing(self._record_late, claimed.id, attempt)
-        return recorded
+        return trying(write, *what)
 
     def _record_late(self, email_id: EmailId, attempt: Attempt) -> Email | None:
         """The sweep took the email for abandoned, and a provider has accepted it."""

@@ -49,6 +49,7 @@ def meter(client: Client) -> Client:
     for operation in _ENTRIES:
         meta.events.register(f"before-parameter-build.{service}.{operation}", _count_entries)
         meta.events.register(f"after-call.{service}.{operation}", _count_failed_entries)
+    meta.events.register("after-call.dynamodb.BatchExecuteStatement", _count_failed_statements)
     # Last: the request is signed by then.
     meta.events.register_last(f"request-created.{service}", _begin)
     meta.events.register(f"response-received.{service}", _end)
@@ -116,6 +117,14 @@ def _never_sent(event_name: str, context: Any, exception: Exception, **_: Any) -
     """Such as one that cannot be signed. What was sent has been counted, whatever came of it."""
     if _STARTED not in context:
         count_error(*_which(event_name), type(exception).__name__)
+
+
+def _count_failed_statements(event_name: str, parsed: Any, **_: Any) -> None:
+    """As with entries; that an item is not as a statement wants it is an answer."""
+    for response in parsed.get("Responses", ()):
+        code = response.get("Error", {}).get("Code")
+        if code not in _UNMET:
+            count_error(*_which(event_name), str(code))
 
 
 def _count_failed_entries(event_name: str, parsed: Any, **_: Any) -> None:

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from tenacity import (
     Retrying,
     retry_if_exception_type,
-    retry_if_result,
     stop_after_attempt,
     wait_random_exponential,
 )
@@ -28,6 +26,8 @@ from tenacity import (
 from mailrelay import items
 from mailrelay.items import Item
 from mailrelay.message import Batch, Content, Email, EmailId, Hint, Status
+from mailrelay.table import Change, Table, available, unmet
+from mailrelay.table import StoreUnavailable as StoreUnavailable  # noqa: PLC0414 - ours to raise
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -44,15 +44,8 @@ MAX_TRANSACTION = 100
 
 MAX_FIRST_EMAILS = MAX_TRANSACTION - 2
 
-_MAX_BATCH_WRITE = 25
-"""Items in one BatchWriteItem."""
-
 _DUE_PAGE = 100
 """Keys in one BatchGetItem, and so in one page of due items."""
-
-
-class StoreUnavailable(Exception):
-    """DynamoDB or S3 cannot be reached, or will not serve us; says which and why."""
 
 
 class BucketUnavailable(StoreUnavailable):
@@ -102,23 +95,6 @@ class IdempotencyTaken(Exception):
         self.record = record
 
 
-@contextmanager
-def _available(
-    service: str, unavailable: type[StoreUnavailable] = StoreUnavailable
-) -> Iterator[None]:
-    """Turn AWS's refusals into `StoreUnavailable`, but for those that our own code causes."""
-    try:
-        yield
-    except (BotoCoreError, OSError, RuntimeError) as error:
-        # RuntimeError is botocore's for credentials that cannot be refreshed.
-        raise unavailable(f"{service}: {error}") from error
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code in ("ValidationException", "ConditionalCheckFailedException"):
-            raise
-        raise unavailable(f"{service}: {code}") from error
-
-
 class Store:
     """One method for each thing that the relay reads or changes.
 
@@ -136,6 +112,7 @@ class Store:
     ) -> None:
         self._dynamodb = dynamodb
         self._table = table
+        self._items = Table(dynamodb, table)
         self._retention = math.ceil(retention)
         self._s3 = s3
         self._bucket = bucket
@@ -179,7 +156,7 @@ class Store:
 
     def _transact(self, puts: list[Any], batch_id: str) -> None:
         try:
-            with _available("DynamoDB"):
+            with available("DynamoDB"):
                 self._dynamodb.transact_write_items(TransactItems=puts)
         except StoreUnavailable as unavailable:
             error = unavailable.__cause__
@@ -205,7 +182,7 @@ class Store:
             {"ready": False, "withdrawn": True, "expires": self._expires(now)}
         )
         try:
-            with _available("DynamoDB"):
+            with available("DynamoDB"):
                 self._dynamodb.put_item(
                     TableName=self._table,
                     Item=tombstone,
@@ -213,7 +190,7 @@ class Store:
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
         except ClientError as error:
-            existing = _unmet(error) or {}
+            existing = unmet(error) or {}
             # A copy of our own, whose answer was lost, is no batch.
             return "total" not in existing
         return True
@@ -224,12 +201,12 @@ class Store:
         puts = [
             {"PutRequest": {"Item": items.email_item(email, expires=expires)}} for email in emails
         ]
-        self._batch_write(puts)
+        self._items.batch_write(puts)
 
     def finish(self, batch_id: str) -> bool:
         """The batch is complete: from now on it is sent. False if it was withdrawn meanwhile."""
         values = items.to_item({":yes": True, ":no": False})
-        return self._update(
+        return self._items.update(
             items.batch_key(batch_id),
             "SET #ready = :yes REMOVE due_shard, due_at",
             # Repeating it is harmless; a withdrawn batch is gone or marked.
@@ -248,38 +225,38 @@ class Store:
         flags = items.to_item({":yes": True, ":no": False})
         unready = "#ready = :no"
         names = {"#ready": "ready"}
-        if not self._update(key, "SET withdrawn = :yes", unready, flags, names):
+        if not self._items.update(key, "SET withdrawn = :yes", unready, flags, names):
             batch = self.batch(batch_id)
             if batch is not None and batch.ready:
                 return False
         keys = [items.email_key(email.id) for email in self.emails(batch_id)]
-        self._batch_write([{"DeleteRequest": {"Key": key}} for key in keys])
-        if (item := self._get(key, ["idempotency_pk"])) and "idempotency_pk" in item:
-            self._delete(
+        self._items.batch_write([{"DeleteRequest": {"Key": key}} for key in keys])
+        if (item := self._items.get(key, ["idempotency_pk"])) and "idempotency_pk" in item:
+            self._items.delete(
                 {"pk": item["idempotency_pk"], "sk": {"S": "#"}},
                 "batch_id = :batch",
                 items.to_item({":batch": batch_id}),
             )
-        self._delete(key, unready, {":no": flags[":no"]}, names)
+        self._items.delete(key, unready, {":no": flags[":no"]}, names)
         return True
 
     # Reading
 
     def batch(self, batch_id: str) -> Batch | None:
         """A batch without its content."""
-        item = self._get(items.batch_key(batch_id), items.BATCH_PROJECTION)
+        item = self._items.get(items.batch_key(batch_id), items.BATCH_PROJECTION)
         return None if item is None else items.read_batch(item)
 
     def batch_with_content(self, batch_id: str) -> tuple[Batch, Content | None] | None:
         """A batch with its content, from S3 if it lies there; no content if it is gone there."""
-        item = self._get(items.batch_key(batch_id))
+        item = self._items.get(items.batch_key(batch_id))
         if item is None:
             return None
         packed = item["content"]["B"] if "content" in item else self._get_object(batch_id)
         return items.read_batch(item), None if packed is None else items.unpack(packed)
 
     def email(self, email_id: EmailId) -> Email | None:
-        item = self._get(items.email_key(email_id))
+        item = self._items.get(items.email_key(email_id))
         return None if item is None else items.read_email(item)
 
     def emails(self, batch_id: str) -> list[Email]:
@@ -293,7 +270,7 @@ class Store:
                 {":pk": items.batch_key(batch_id)["pk"]["S"], ":emails": "E#"}
             ),
         )
-        with _available("DynamoDB"):
+        with available("DynamoDB"):
             for page in pages:
                 found += [items.read_email(item) for item in page["Items"]]
         return found
@@ -301,7 +278,7 @@ class Store:
     def idempotency(self, key_name: str, key_hash: str, now: int) -> Idempotency | None:
         """The record of an Idempotency-Key that is still kept."""
         wanted = Idempotency(key_name, key_hash, "", "", 0)
-        item = self._get(wanted.key)
+        item = self._items.get(wanted.key)
         record = None if item is None else _read_idempotency(item)
         # TTL removes items late: what has expired is no longer there.
         return record if record and record.expires > now // 1000 else None
@@ -309,7 +286,7 @@ class Store:
     def ping(self) -> None:
         """Raise `StoreUnavailable` unless the table answers, and has our key."""
         try:
-            self._get(items.batch_key("ping"))
+            self._items.get(items.batch_key("ping"))
         except ClientError as error:
             raise StoreUnavailable(f"DynamoDB: {error}") from error
 
@@ -322,65 +299,52 @@ class Store:
         """
         # The same for both tries, so that the second knows the first one's success.
         version = _new_version()
-        trying = Retrying(
-            retry=retry_if_exception_type(StoreUnavailable),
-            stop=stop_after_attempt(2),
-            reraise=True,
-        )
-        return trying(self._claim, hint, now, due_at, version)
+        try:
+            return self._claim(hint, now, due_at, version)
+        except StoreUnavailable:
+            return self._claim(hint, now, due_at, version)
 
     def _claim(self, hint: Hint, now: int, due_at: int, version: str) -> Email | None:
-        try:
-            with _available("DynamoDB"):
-                answer = self._dynamodb.update_item(
-                    TableName=self._table,
-                    Key=items.email_key(hint.email_id),
-                    UpdateExpression="SET #status = :sending, due_at = :due, "
-                    "last_attempt_at = :now, version = :version",
-                    ConditionExpression="#status = :queued AND attempt = :attempt "
-                    "AND provider_index = :provider_index",
-                    ExpressionAttributeNames={"#status": "status"},
-                    ExpressionAttributeValues=items.to_item(
-                        {
-                            ":queued": Status.QUEUED,
-                            ":sending": Status.SENDING,
-                            ":attempt": hint.attempt,
-                            ":provider_index": hint.provider_index,
-                            ":due": due_at,
-                            ":now": now,
-                            ":version": version,
-                        }
-                    ),
-                    ReturnValues="ALL_NEW",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
-        except ClientError as error:
-            existing = _unmet(error)
-            if existing and existing["version"]["S"] == version:
-                return items.read_email(existing)
-            return None
-        return items.read_email(answer["Attributes"])
-
-    def advance(self, before: Email, after: Email) -> Email | None:
-        """Record what the rules made of an email; None if it has changed since `before`."""
-        after = replace(after, version=_new_version())
-        changes = items.progress(after) | items.to_item({"version": after.version})
-        sets = ", ".join(f"#{name} = :{name}" for name in changes)
-        removes = "" if after.due_at is not None else " REMOVE due_shard, due_at"
-        values = {f":{name}": value for name, value in changes.items()}
-        updated = self._update(
-            items.email_key(after.id),
-            f"SET {sets}{removes}",
-            "version = :before",
-            values | items.to_item({":before": before.version}),
-            {f"#{name}": name for name in changes},
-            version=after.version,
+        claim = Change(
+            key=items.email_key(hint.email_id),
+            sets=items.to_item(
+                {
+                    "status": Status.SENDING,
+                    "due_at": due_at,
+                    "last_attempt_at": now,
+                    "version": version,
+                }
+            ),
+            where=items.to_item(
+                {
+                    "status": Status.QUEUED,
+                    "attempt": hint.attempt,
+                    "provider_index": hint.provider_index,
+                }
+            ),
+            reads=True,
         )
-        return after if updated else None
+        item = self._items.change(claim)
+        return None if item is None else items.read_email(item)
+
+    def advance(self, before: Email, after: Email, *, alone: bool = False) -> Email | None:
+        """Record what the rules made of an email; None if it has changed since `before`.
+
+        It may wait a little for what other threads record, unless it is to go `alone`.
+        """
+        after = replace(after, version=_new_version())
+        change = Change(
+            key=items.email_key(after.id),
+            sets=items.progress(after) | items.to_item({"version": after.version}),
+            where=items.to_item({"version": before.version}),
+            removes=() if after.due_at is not None else ("due_shard", "due_at"),
+        )
+        change_it = self._items.change_alone if alone else self._items.change
+        return None if change_it(change) is None else after
 
     def discard(self, email: Email) -> None:
         """Remove an email whose batch was withdrawn while it was being written."""
-        self._delete(
+        self._items.delete(
             items.email_key(email.id),
             "version = :version",
             items.to_item({":version": email.version}),
@@ -396,7 +360,7 @@ class Store:
         pages = self._dynamodb.get_paginator("query").paginate(
             **self._due_query(shard, now), PaginationConfig={"PageSize": _DUE_PAGE}
         )
-        with _available("DynamoDB"):
+        with available("DynamoDB"):
             for page in pages:
                 if page["Items"]:
                     yield self._still_due(page["Items"], now)
@@ -408,7 +372,7 @@ class Store:
         count ends where a page of the index does, which is 1 MB or some 15,000 entries.
         """
         query = self._due_query(shard, now)
-        with _available("DynamoDB"):
+        with available("DynamoDB"):
             first = self._dynamodb.query(**query, Limit=1)["Items"]
             if not first:
                 return Overdue(0, None)
@@ -465,101 +429,17 @@ class Store:
         put["Put"]["ExpressionAttributeValues"] = items.to_item({":now": now // 1000})
         return put
 
-    def _get(self, key: Item, attributes: Iterable[str] | None = None) -> Item | None:
-        names = {f"#{name}": name for name in attributes or ()}
-        projection: dict[str, Any] = (
-            {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
-            if names
-            else {}
-        )
-        with _available("DynamoDB"):
-            answer = self._dynamodb.get_item(
-                TableName=self._table, Key=key, ConsistentRead=True, **projection
-            )
-        return answer.get("Item")
-
-    def _update(
-        self,
-        key: Item,
-        update: str,
-        condition: str,
-        values: Item,
-        names: dict[str, str],
-        version: str | None = None,
-    ) -> bool:
-        """One conditional update; True if it, or a copy of it with our `version`, took effect."""
-        try:
-            with _available("DynamoDB"):
-                self._dynamodb.update_item(
-                    TableName=self._table,
-                    Key=key,
-                    UpdateExpression=update,
-                    ConditionExpression=condition,
-                    ExpressionAttributeValues=values,
-                    ExpressionAttributeNames=names,
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
-                )
-        except ClientError as error:
-            existing = _unmet(error)
-            return (
-                version is not None
-                and existing is not None
-                and existing["version"]["S"] == version
-            )
-        return True
-
-    def _delete(
-        self, key: Item, condition: str, values: Item, names: dict[str, str] | None = None
-    ) -> None:
-        """One conditional delete; nothing happens where the item is another by now, or gone."""
-        aliases: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
-        try:
-            with _available("DynamoDB"):
-                self._dynamodb.delete_item(
-                    TableName=self._table,
-                    Key=key,
-                    ConditionExpression=condition,
-                    ExpressionAttributeValues=values,
-                    **aliases,
-                )
-        except ClientError as error:
-            _unmet(error)
-
-    def _batch_write(self, requests: Sequence[Any]) -> None:
-        for start in range(0, len(requests), _MAX_BATCH_WRITE):
-            self._batch_write_chunk(list(requests[start : start + _MAX_BATCH_WRITE]))
-
-    def _batch_write_chunk(self, requests: list[Any]) -> None:
-        """One BatchWriteItem, again for what DynamoDB left over."""
-        remaining = {self._table: requests}
-
-        def write() -> bool:
-            nonlocal remaining
-            answer = self._dynamodb.batch_write_item(RequestItems=remaining)
-            remaining = answer.get("UnprocessedItems") or {}
-            return bool(remaining)
-
-        attempts = Retrying(
-            retry=retry_if_result(bool),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            stop=stop_after_attempt(8),
-            retry_error_callback=lambda _: True,
-        )
-        with _available("DynamoDB"):
-            if attempts(write):
-                raise StoreUnavailable("DynamoDB: ProvisionedThroughputExceededException")
-
     def _put_object(self, batch_id: str, packed: bytes) -> None:
         if self._s3 is None or self._bucket is None:
             raise ContentTooLarge
-        with _available("S3", BucketUnavailable):
+        with available("S3", BucketUnavailable):
             self._s3.put_object(Bucket=self._bucket, Key=batch_id, Body=packed)
 
     def _get_object(self, batch_id: str) -> bytes | None:
         if self._s3 is None or self._bucket is None:
             raise BucketUnavailable("S3: MAILRELAY_BUCKET is not set, and a content lies there")
         try:
-            with _available("S3", BucketUnavailable):
+            with available("S3", BucketUnavailable):
                 return self._s3.get_object(Bucket=self._bucket, Key=batch_id)["Body"].read()
         except StoreUnavailable as unavailable:
             error = unavailable.__cause__
@@ -574,14 +454,6 @@ class Store:
 
 def _new_version() -> str:
     return secrets.token_hex(8)
-
-
-def _unmet(error: ClientError) -> Item | None:
-    """The item that did not meet a write's condition; re-raises any other error."""
-    if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-        raise error
-    response: dict[str, Any] = dict(error.response)
-    return response.get("Item")
 
 
 def _read_idempotency(item: Item) -> Idempotency:

@@ -118,7 +118,7 @@ class Sweeper:
             woken = self._wake(item)
             if woken.status is Status.QUEUED:
                 return item
-            if self._store.advance(item, woken) is not None:
+            if self._store.advance(item, woken, alone=True) is not None:
                 swept.ended += 1
                 self._tell(item, woken)
         return None
@@ -128,7 +128,8 @@ class Sweeper:
         try:
             for email in emails:
                 with _one_by_one(email):
-                    woken = self._store.advance(email, self._wake(email))
+                    # One after the other: who waited for company here would wait each time.
+                    woken = self._store.advance(email, self._wake(email), alone=True)
                     if woken is not None:  # else a worker or another sweep was there first
                         hints.append(woken.hint)
                         self._tell(email, woken)

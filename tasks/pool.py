@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from celery.concurrency import thread
@@ -22,6 +24,7 @@ class TaskPool(thread.TaskPool):
         self._threads = self.limit
         """How many the executor has at most: as many as `limit` ever was."""
         self._retired: list[ThreadPoolExecutor] = []
+        self._bell: socket.socket | None = None
 
     def on_apply(
         self,
@@ -33,10 +36,14 @@ class TaskPool(thread.TaskPool):
         **_: Any,
     ) -> Any:
         """As Celery's, but each task waits for its turn."""
+
+        def accepted(*told: Any) -> None:
+            if accept_callback is not None:
+                accept_callback(*told)
+            self._wake()
+
         with self._turn:
-            future = self.executor.submit(
-                self._run, target, args, kwargs, callback, accept_callback
-            )
+            future = self.executor.submit(self._run, target, args, kwargs, callback, accepted)
         return thread.ApplyResult(future)  # type: ignore[attr-defined]
 
     def _run(self, *task: Any) -> None:
@@ -49,6 +56,27 @@ class TaskPool(thread.TaskPool):
             with self._turn:
                 self._running -= 1
                 self._turn.notify()
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """Celery acknowledges a task on its event loop, which does not hear of it from a thread.
+
+        kombu 5.7's waits for a socket or a timer, and an acknowledgement makes room for the next
+        message: so there is a socket for it.
+        """
+        ours, self._bell = socket.socketpair()
+        ours.setblocking(False)
+        self._bell.setblocking(False)
+        loop.add_reader(ours, self._heard, ours)
+
+    def _wake(self) -> None:
+        if self._bell is not None:
+            with suppress(BlockingIOError):  # rung already, many times
+                self._bell.send(b"!")
+
+    @staticmethod
+    def _heard(ours: socket.socket) -> None:
+        with suppress(BlockingIOError):
+            ours.recv(4096)
 
     def grow(self, n: int = 1) -> None:
         """Run `n` more at a time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from kombu.exceptions import OperationalError
@@ -16,6 +17,7 @@ from mailrelay.provision import DELIVER_QUEUE
 from mailrelay.queue import QueueUnavailable
 from mailrelay.settings import Settings
 from tasks.app import app
+from tasks.batches import NotAllSent
 
 DELIVER_TASK = "tasks.deliver"
 
@@ -32,13 +34,15 @@ class CeleryQueue:
 
     def put(self, hints: Iterable[Hint]) -> None:
         with _available(), app.producer_pool.acquire(block=True) as producer:
-            for hint in hints:
-                app.send_task(
-                    DELIVER_TASK,
-                    (str(hint.email_id), hint.provider_index, hint.attempt),
-                    headers={REQUEST_ID_HEADER: hint.request_id},
-                    producer=producer,
-                )
+            channel: Any = producer.channel
+            with channel.together():
+                for hint in hints:
+                    app.send_task(
+                        DELIVER_TASK,
+                        (str(hint.email_id), hint.provider_index, hint.attempt),
+                        headers={REQUEST_ID_HEADER: hint.request_id},
+                        producer=producer,
+                    )
 
     def depth(self) -> int:
         with _available():
@@ -54,5 +58,5 @@ def _available() -> Iterator[None]:
     """Everything that a broker that is down, or refuses, can raise."""
     try:
         yield
-    except (OperationalError, BotoCoreError, ClientError) as error:
+    except (OperationalError, BotoCoreError, ClientError, NotAllSent) as error:
         raise QueueUnavailable(f"SQS: {error}") from error

@@ -1,13 +1,18 @@
-"""kombu's SQS transport, without the errors after which a worker never polls again.
+"""kombu's SQS transport, without the errors after which a worker never polls again, and in tens.
 
 Each poll of kombu's is started by the one before it: an exception on the way from an answer to
 the next poll ends the chain, and the worker is deaf until it is restarted, though it looks alive.
+
+kombu sends and deletes one message a request (https://github.com/celery/kombu/issues/1336), and
+deletes on the worker's main loop, which waits for each.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -19,12 +24,19 @@ from vine import promise
 from mailrelay import heartbeat
 from mailrelay.metering import meter
 from mailrelay.settings import load
+from tasks import batches
 from tasks.polls import polls
 
 log = structlog.get_logger(__name__)
 
 _PAUSE = 1.0
 """Seconds until the next poll after SQS failed to answer one."""
+
+_ROOM = 10
+"""Places that a worker waits for before it polls again: as many as a poll can fill."""
+
+_ROOM_SECONDS = 0.05
+"""How long it waits for them, once there is one. It has as many messages in hand as threads."""
 
 
 _polling: WeakSet[Channel] = WeakSet()
@@ -50,6 +62,7 @@ def _beat() -> None:
 class Channel(SQS.Channel):
     """A channel whose polling survives any answer and any message."""
 
+    connection: Any
     hub: Any
     qos: Any
     queue_name_prefix: str
@@ -57,6 +70,8 @@ class Channel(SQS.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._turns: dict[str, float] = {}
+        self._waiting: set[str] = set()
+        self._together: list[tuple[str, dict[str, Any]]] | None = None
         super().__init__(*args, **kwargs)
 
     def turned(self, now: float) -> float:
@@ -68,15 +83,77 @@ class Channel(SQS.Channel):
         """Count its requests. To be deleted once kombu lets somebody else make its clients."""
         return meter(super()._new_boto_client(*args, **kwargs))  # type: ignore[misc]
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is published meanwhile goes out in requests of ten, when this ends.
+
+        Raises botocore's errors, and `NotAllSent`. To be deleted once kombu sends batches.
+        """
+        put = self._together = []
+        try:
+            yield
+        finally:
+            self._together = None
+        batches.send(self.sqs(), put)
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
+        if self._together is None:
+            super()._put(queue, message, **kwargs)
+        else:
+            url: Any = self._new_queue(queue)  # type: ignore[func-returns-value]
+            self._together.append((url, message))
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Delete the message in a while, together with others, and poll again if it was full.
+
+        A message that is not deleted for some reason comes once more, if it lives that long, and
+        is void then. To be deleted once kombu deletes in batches and off the main loop.
+        """
+        info = self.qos.get(delivery_tag).delivery_info
+        deletions = self.connection.deletions(self.sqs())
+        deletions.add(info["sqs_queue"], info["sqs_message"]["ReceiptHandle"])
+        self.qos.ack(delivery_tag)
+        while self._waiting and self._has_room():
+            self.hub.call_soon(self._schedule_queue, self._waiting.pop())
+
+    def _has_room(self) -> bool:
+        """Whether a poll pays: kombu asks for as many messages as there is room for."""
+        room = self.qos.can_consume_max_estimate()
+        return room is None or room >= min(_ROOM, self.qos.prefetch_count)
+
+    def _look_again(self, queue: str) -> None:
+        if queue not in self._waiting:
+            return
+        if self.qos.can_consume():
+            self._waiting.discard(queue)
+            self._poll_queue(queue)
+        else:
+            self._turned(queue)
+            self.hub.call_later(_ROOM_SECONDS, self._look_again, queue)
+
+    def _turned(self, queue: str) -> None:
+        self._turns[queue] = time.time()
+        _polling.add(self)
+        _beat()
+
     def _schedule_queue(self, queue: str) -> None:
+        """Poll, or wait for room.
+
+        kombu 5.7 looks for room every `polling_interval`, and polls for as little as there is.
+        """
+        self._turned(queue)
+        if queue in self._active_queues and not self._has_room():
+            self._waiting.add(queue)
+            self.hub.call_later(_ROOM_SECONDS, self._look_again, queue)
+        else:
+            self._poll_queue(queue)
+
+    def _poll_queue(self, queue: str) -> None:
         """Poll again where a poll could not even be sent.
 
         kombu 5.7 signs it in a timer of its event loop, which logs an error and forgets the
         timer: credentials that cannot be refreshed for a moment are enough.
         """
-        self._turns[queue] = time.time()
-        _polling.add(self)
-        _beat()
         try:
             super()._schedule_queue(queue)  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - botocore raises what it likes while it signs
@@ -142,6 +219,20 @@ class Transport(SQS.Transport):
     """kombu's SQS transport with our channel."""
 
     Channel = Channel
+
+    _deletions: batches.Deletions | None = None
+
+    def deletions(self, sqs: Any) -> batches.Deletions:
+        """Of all its channels."""
+        if self._deletions is None:
+            self._deletions = batches.Deletions(sqs)
+        return self._deletions
+
+    def close_connection(self, connection: Any) -> None:
+        super().close_connection(connection)
+        if self._deletions is not None:
+            self._deletions.close()
+            self._deletions = None
 
     def establish_connection(self) -> Any:
         """Celery waits for a broker that is away in a loop, which comes by here."""

@@ -511,12 +511,17 @@ def test_restarts_leave_no_litter(make_stack: MakeStack, logs: Path) -> None:
     host = re.sub(r"[^A-Za-z0-9_-]", "_", socket.gethostname())
     inboxes = {f"control-celery_{host}", "events-flower", "replies-flower"}
 
+    def all_listen() -> bool:
+        found = _litter(stack)
+        subscribed = inboxes - {"replies-flower"} <= set(found["subscriptions"])
+        return subscribed and inboxes <= set(found["queues"])
+
     def start() -> list[Process]:
         with ThreadPoolExecutor() as pool:
             started = list(pool.map(stack.start, ("worker", "flower")))
-            pong = pool.submit(_run, stack, logs, "inspect ping")
-            wait_for(lambda: inboxes <= set(_litter(stack)["queues"]), "all listen")
-            assert "pong" in pong.result()
+        wait_for(all_listen, "all listen")
+        # A worker that is ready hears control commands a moment later.
+        assert "pong" in _run(stack, logs, f"inspect ping -t 30 -d celery@{socket.gethostname()}")
         return started
 
     processes = start()

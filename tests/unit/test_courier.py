@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -251,36 +249,6 @@ def test_a_claim_that_took_most_of_the_lease_sends_nothing(
     assert following is not None
     assert following.provider_index == 1
     assert providers["mailgun"].envelopes == []
-
-
-def test_large_contents_are_sent_a_few_at_a_time(
-    courier: Courier, store: Store, providers: dict[str, FakeProvider]
-) -> None:
-    """A request holds several copies of its content: memory is bounded by their number."""
-    batch = a_batch(total=12)
-    emails = [an_email(batch, index) for index in range(12)]
-    store.create(batch, Content(plain="x" * 2_000_000), emails, withdraw_at=None)
-    lock, most, now = threading.Lock(), 0, 0
-    others = threading.Event()
-
-    def send() -> Answer:
-        nonlocal most, now
-        with lock:
-            now += 1
-            most = max(most, now)
-            if now == 4:
-                others.set()
-        assert others.wait(10)
-        with lock:
-            now -= 1
-        return Answer(Outcome.ACCEPTED, "200")
-
-    providers["mailgun"].answer = send
-    with ThreadPoolExecutor(12) as pool:
-        list(pool.map(courier.deliver, [email.hint for email in emails]))
-
-    assert most == 4
-    assert {email.status for email in store.emails(batch.id)} == {Status.SENT}
 
 
 class Flaky:

@@ -202,6 +202,17 @@ def test_the_entries_that_a_batch_failed_are_errors(aws: FakeAws) -> None:
     assert changed == failure("sqs", "DeleteMessageBatch", "InternalError")
 
 
+def test_the_statements_that_dynamodb_does_not_serve_are_errors(aws: FakeAws) -> None:
+    answers = [{}, {"Error": {"Code": "ConditionalCheckFailed"}}, {"Error": {"Code": "Throttled"}}]
+    aws.answers = [(200, {"Responses": answers})]
+    dynamodb = client("dynamodb", aws.url)
+
+    with counted("aws_errors") as changed:
+        dynamodb.batch_execute_statement(Statements=[{"Statement": "UPDATE …"}] * 3)
+
+    assert changed == failure("dynamodb", "BatchExecuteStatement", "Throttled")
+
+
 def test_a_long_poll_is_a_request_that_takes_no_time(aws: FakeAws) -> None:
     sqs = client("sqs", aws.url)
 

@@ -214,10 +214,10 @@ class Poisoned:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def advance(self, before: Email, after: Email) -> Email | None:
+    def advance(self, before: Email, after: Email, *, alone: bool) -> Email | None:
         if before.id == self._poisoned.id:
             raise self._error
-        return self._store.advance(before, after)
+        return self._store.advance(before, after, alone=alone)
 
 
 def test_one_email_that_cannot_be_handled_stops_no_other(
