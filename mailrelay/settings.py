@@ -291,7 +291,7 @@ class _Environment(Schema):
         *("MAILRELAY_PROVIDER_TIMEOUT", 10.0, 86_400), "seconds to wait for a provider's answer"
     )
     concurrency = _whole(
-        *("MAILRELAY_CONCURRENCY", 32, 1, 1000),
+        *("MAILRELAY_CONCURRENCY", 64, 1, 1000),
         "emails that one worker process sends at the same time",
     )
     events = _text(
