@@ -17,7 +17,7 @@ from celery import bootsteps
 from celery.app.control import Control as CeleryControl
 from celery.utils.collections import AttributeDict
 from celery.worker import state as worker_state
-from celery.worker.control import Panel
+from celery.worker.control import Panel, control_command
 from kombu import pidbox
 from kombu.utils.uuid import uuid
 
@@ -25,6 +25,21 @@ from mailrelay.provision import CONTROL_TOPIC
 from tasks.fanout import Inbox, fanout
 
 log = structlog.get_logger(__name__)
+
+
+_celerys_add_consumer = Panel.data["add_consumer"]
+
+
+@control_command(args=[("queue", str)], signature="<queue>")
+def add_consumer(state: Any, queue: str, **options: Any) -> dict[str, str]:
+    """Tell worker(s) to consume from one of the relay's queues again.
+
+    In place of Celery's, which makes a queue of any name, for which nothing here has tasks.
+    """
+    queues = state.app.amqp.queues
+    if queue not in queues:
+        return {"error": f"there is no queue {queue}; there are {', '.join(sorted(queues))}"}
+    return dict(_celerys_add_consumer(state, queue, **options))
 
 
 class Replies:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -63,6 +64,9 @@ def _prepare(**_: Any) -> None:
     events.EventReceiver = Receiver
     # Its broker page knows RabbitMQ and Redis; what it calls is this class.
     views.Broker = Broker
+    # It says of each question that no worker answered it, at a start for instance; its pages do so
+    # as well.
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     # Workers send events unless they are turned off; Flower would ask for them every 5 s.
     options.enable_events = False
 

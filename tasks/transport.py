@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
+import pycurl
 import structlog
 from celery.signals import worker_init
+from kombu.asynchronous.http.curl import CurlClient
 from kombu.transport import SQS
 from vine import promise
 
@@ -31,6 +33,10 @@ log = structlog.get_logger(__name__)
 
 _PAUSE = 1.0
 """Seconds until the next poll after SQS failed to answer one."""
+
+_CONNECT_SECONDS = 3.0
+_POLL_SECONDS = 20.0
+"""How long a connection and a poll may take, ten of which are the long poll itself."""
 
 _ROOM = 10
 """Places that a worker waits for before it polls again: as many as a poll can fill."""
@@ -59,6 +65,20 @@ def _beat() -> None:
     heartbeat.beat(min(turns, default=now))
 
 
+class _Client(CurlClient):
+    """kombu's HTTP client, but one that gives up.
+
+    kombu 5.7 keeps a time with each request and never tells curl of it: an SQS that takes a poll and
+    does not answer, such as behind a network that drops packets, would have the worker wait for
+    ever. To be deleted once `CurlClient._setup_request` sets the two.
+    """
+
+    def _setup_request(self, curl: Any, *args: Any, **kwargs: Any) -> None:
+        super()._setup_request(curl, *args, **kwargs)  # type: ignore[misc]
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, round(_CONNECT_SECONDS * 1000))
+        curl.setopt(pycurl.TIMEOUT_MS, round(_POLL_SECONDS * 1000))
+
+
 class Channel(SQS.Channel):
     """A channel whose polling survives any answer and any message."""
 
@@ -73,6 +93,9 @@ class Channel(SQS.Channel):
         self._waiting: set[str] = set()
         self._together: list[tuple[str, dict[str, Any]]] | None = None
         super().__init__(*args, **kwargs)
+        if self.hub is not None and not hasattr(self.hub, "_current_http_client"):
+            # Where kombu's `get_client` looks for it, and puts its own otherwise.
+            self.hub._current_http_client = _Client(self.hub)
 
     def turned(self, now: float) -> float:
         """When it last looked at the one of its queues that it has not looked at for longest."""

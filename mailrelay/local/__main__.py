@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shlex
 import socket
@@ -25,6 +26,14 @@ from mailrelay.local.supervisor import (
     supervise,
 )
 from mailrelay.settings import Settings, SettingsError, load
+
+OURS = re.compile(
+    r"(MAILRELAY|MAILGUN|SENDGRID|SES|FLOWER)_.*|EMAIL_PROVIDERS|(SANDBOX_|AWS_)?PORT"
+    r"|AWS_(REGION|ENDPOINT_URL)"
+)
+"""The variables that say what runs."""
+
+SECRET = ("MAILRELAY_API_KEYS", "MAILGUN_API_KEY", "SENDGRID_API_KEY", "FLOWER_BASIC_AUTH")
 
 
 class StartError(Exception):
@@ -81,12 +90,17 @@ def demo_key(data: Path) -> str:
 
 
 def keep_environment(data: Path, given: Mapping[str, str], planned: Mapping[str, str]) -> None:
-    """Write what was added to the caller's environment to `data`, for a shell to read.
+    """Write what another terminal needs to look at what runs here to `data`, for a shell to read.
 
-    So that `mailrelay doctor` in another terminal looks at what runs here.
+    That is what was added to the caller's environment, and what they gave themselves but secrets:
+    their keys are not ours to write down.
     """
-    added = {name: value for name, value in planned.items() if given.get(name) != value}
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(added.items())]
+    kept = {
+        name: value
+        for name, value in planned.items()
+        if given.get(name) != value or (OURS.fullmatch(name) and name not in SECRET)
+    }
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(kept.items())]
     path = data / "environment"
     path.touch(mode=0o600)
     path.write_text("".join(lines))

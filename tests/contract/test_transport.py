@@ -158,6 +158,23 @@ def test_the_next_poll_comes_after_any_answer(sqs: FakeSqs, trouble: Respond) ->
     assert received("second") == ["first", "second"]
 
 
+def test_a_poll_that_is_never_answered_is_given_up(
+    sqs: FakeSqs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS takes it and hangs, or its answer is lost on the way."""
+    monkeypatch.setattr(tasks.transport, "_POLL_SECONDS", 0.2)
+    over = threading.Event()
+
+    def hang(_: BaseHTTPRequestHandler) -> None:
+        over.wait(60)
+
+    sqs.receives = [messages(task("first")), hang, hang, messages(task("second"))]
+    try:
+        assert received("second") == ["first", "second"]
+    finally:
+        over.set()
+
+
 @pytest.mark.parametrize("error", [RuntimeError, ConnectionError, NoCredentialsError])
 def test_the_next_poll_comes_after_one_that_could_not_be_sent(
     sqs: FakeSqs, monkeypatch: pytest.MonkeyPatch, error: type[Exception]

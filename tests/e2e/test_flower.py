@@ -271,6 +271,18 @@ def test_the_pool_grows_and_shrinks_from_flower(flower: Flower) -> None:
     assert flower.concurrency() == before
 
 
+def test_a_queue_that_the_relay_does_not_have_is_not_made(flower: Flower, watched: Stack) -> None:
+    before = _litter(watched)["queues"]
+
+    refused = flower.call(
+        "POST", f"/api/worker/queue/add-consumer/{flower.worker}", queue="nosuchqueue"
+    )
+
+    assert refused.status == 403
+    assert "there is no queue nosuchqueue" in refused.data.decode()
+    assert _litter(watched)["queues"] == before
+
+
 def test_a_queue_that_is_no_longer_read_fills_and_is_read_again(
     flower: Flower, watched: Stack
 ) -> None:

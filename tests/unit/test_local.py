@@ -439,8 +439,9 @@ def test_a_local_aws_that_lives_on_keeps_its_state_to_itself(tmp_path: Path) -> 
 
 
 def test_the_environment_can_be_read_by_a_shell(tmp_path: Path) -> None:
-    """What was added to the caller's, for `mailrelay doctor` in another terminal."""
-    given = {"HOME": "/home/pedro", "MAILGUN_API_KEY": "a-key-of-the-callers"}
+    """For `mailrelay doctor` in another terminal: what was added to the caller's, and what they
+    gave themselves but secrets."""
+    given = {"HOME": "/home/pedro", "MAILGUN_API_KEY": "a-key-of-the-callers", "PORT": "8100"}
     planned = {**given, "AWS_REGION": "us-east-1", "MAILRELAY_API_KEYS": "demo:it's a key"}
 
     local.keep_environment(tmp_path, given, planned)
@@ -448,13 +449,14 @@ def test_the_environment_can_be_read_by_a_shell(tmp_path: Path) -> None:
     path = tmp_path / "environment"
     assert path.stat().st_mode & 0o077 == 0
     assert "callers" not in path.read_text()
+    assert "HOME" not in path.read_text()
     shown = subprocess.run(
-        ["/bin/sh", "-c", f'. {path}; echo "$AWS_REGION $MAILRELAY_API_KEYS"'],
+        ["/bin/sh", "-c", f'. {path}; echo "$AWS_REGION $PORT $MAILRELAY_API_KEYS"'],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert shown.stdout == "us-east-1 demo:it's a key\n"
+    assert shown.stdout == "us-east-1 8100 demo:it's a key\n"
 
 
 def test_one_folder_has_one_run(tmp_path: Path) -> None:
