@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install run test bench lint format lock clean
+.PHONY: help install run test coverage bench lint format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets (what a bare `make` does)
@@ -19,11 +19,14 @@ ifdef ARGS
 else
 	@$(MAKE) --no-print-directory lint
 # Files side by side, since most tests wait for a server most of the time.
-	$(BIN)/python -m pytest -q -n 4 --dist loadfile --cov
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile
 endif
 
 bench: $(INSTALLED) ## measure what it can do on this machine, and print a table; one measurement: make bench ARGS=events
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+coverage: $(INSTALLED) ## run every test and show which lines none reaches; takes twice as long
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --cov
 
 lint: $(INSTALLED) ## check style, format and types
 	$(BIN)/ruff check

@@ -3,7 +3,7 @@
 import time
 from typing import Protocol
 
-from flask import Response, request
+from flask import Response, g, request
 
 from mailrelay.sandbox.connection import client_has_left, client_socket, close_unanswered
 from mailrelay.sandbox.faults import Fault, Kind, applying
@@ -38,12 +38,13 @@ class Exchange:
 
     def count_request(self, provider: str) -> None:
         """Notes one request to the provider's send endpoint; call it before anything else."""
-        self._switchboard.count_request(provider)
+        g.met = self._switchboard.count_request(provider)
 
     def deliver(self, mail: Mail, answers: Answers) -> Response:
         """Meets a valid mail with the fault that applies to it, else keeps it."""
-        fault = applying(mail.provider, mail.to.email, self._switchboard.fault(mail.provider))
-        disturbed = self._disturb(mail.provider, fault, answers)
+        switched, turns = g.met
+        fault = applying(mail.provider, mail.to.email, switched)
+        disturbed = self._disturb(mail.provider, fault, turns, answers)
         if disturbed is not None:
             return disturbed
         if fault.kind is Kind.REFUSE:
@@ -58,29 +59,30 @@ class Exchange:
 
         A check of credentials would otherwise call a provider fine that fails every mail.
         """
-        fault = self._switchboard.fault(provider)
+        fault, turns = self._switchboard.fault(provider)
         if fault.kind is Kind.LOST:
             return close_unanswered(client_socket(request.environ))
-        return self._disturb(provider, fault, answers)
+        return self._disturb(provider, fault, turns, answers)
 
-    def _disturb(self, provider: str, fault: Fault, answers: Answers) -> Response | None:
+    def _disturb(
+        self, provider: str, fault: Fault, turns: int, answers: Answers
+    ) -> Response | None:
         if fault.kind is Kind.STATUS:
             return answers.error(fault.status)
         if fault.kind is Kind.HANG:
-            return self._hang(provider)
+            return self._hang(provider, turns)
         if fault.kind is Kind.SLOW:
             # The client may give up meanwhile; the mail is accepted all the same, as it would be.
             time.sleep(fault.seconds)
         return None
 
-    def _hang(self, provider: str) -> Response:
-        """Waits until the switch is turned, the client leaves or a minute is over.
+    def _hang(self, provider: str, turns: int) -> Response:
+        """Waits until the switch has more than `turns`, the client leaves or a minute is over.
 
         That the client's leaving ends it keeps a benchmark with a hanging provider from using up
         the threads, which would make the healthy ones hang too.
         """
         client = client_socket(request.environ)
-        turns = self._switchboard.turns(provider)
         deadline = time.monotonic() + HANG_SECONDS
         while (
             time.monotonic() < deadline

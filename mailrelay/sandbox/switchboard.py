@@ -15,10 +15,10 @@ class Switchboard:
         self._turns = dict.fromkeys(PROVIDERS, 0)
         self._requests = dict.fromkeys(PROVIDERS, 0)
 
-    def fault(self, provider: str) -> Fault:
-        """The provider's present fault."""
+    def fault(self, provider: str) -> tuple[Fault, int]:
+        """The provider's present fault, and how often its switch was turned until then."""
         with self._lock:
-            return self._faults[provider]
+            return self._faults[provider], self._turns[provider]
 
     def faults(self) -> dict[str, Fault]:
         """Every provider's present fault."""
@@ -41,10 +41,14 @@ class Switchboard:
         with self._lock:
             return self._turns[provider]
 
-    def count_request(self, provider: str) -> None:
-        """Notes one request to the provider's send endpoint, whatever becomes of it."""
+    def count_request(self, provider: str) -> tuple[Fault, int]:
+        """Notes one request to the provider's send endpoint, whatever becomes of it.
+
+        What it meets, as `fault` says: who sees the count and then turns the switch is too late.
+        """
         with self._lock:
             self._requests[provider] += 1
+            return self._faults[provider], self._turns[provider]
 
     def requests(self) -> dict[str, int]:
         """How many requests each provider's send endpoint has had since the last reset."""
