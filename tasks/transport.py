@@ -90,7 +90,8 @@ class Channel(SQS.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._turns: dict[str, float] = {}
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, Any] = {}
+        """The queues whose next poll waits for room, each with the timer that looks for it."""
         self._together: list[tuple[str, dict[str, Any]]] | None = None
         super().__init__(*args, **kwargs)
         if self.hub is not None and not hasattr(self.hub, "_current_http_client"):
@@ -132,27 +133,35 @@ class Channel(SQS.Channel):
         A message that is not deleted for some reason comes once more, if it lives that long, and
         is void then. To be deleted once kombu deletes in batches and off the main loop.
         """
-        info = self.qos.get(delivery_tag).delivery_info
-        deletions = self.connection.deletions(self.sqs())
-        deletions.add(info["sqs_queue"], info["sqs_message"]["ReceiptHandle"])
+        try:
+            info = self.qos.get(delivery_tag).delivery_info
+            message = info["sqs_queue"], info["sqs_message"]["ReceiptHandle"]
+        except KeyError:
+            pass  # Given back already, or none of SQS's.
+        else:
+            self.connection.deletions(self.sqs()).add(*message)
         self.qos.ack(delivery_tag)
         while self._waiting and self._has_room():
-            self.hub.call_soon(self._schedule_queue, self._waiting.pop())
+            queue, timer = self._waiting.popitem()
+            timer.cancel()
+            self.hub.call_soon(self._schedule_queue, queue)
 
     def _has_room(self) -> bool:
         """Whether a poll pays: kombu asks for as many messages as there is room for."""
         room = self.qos.can_consume_max_estimate()
         return room is None or room >= min(_ROOM, self.qos.prefetch_count)
 
+    def _wait_for_room(self, queue: str) -> None:
+        self._waiting[queue] = self.hub.call_later(_ROOM_SECONDS, self._look_again, queue)
+
     def _look_again(self, queue: str) -> None:
-        if queue not in self._waiting:
-            return
+        if self._waiting.pop(queue, None) is None:
+            return  # Consumed from twice, after it was given up for a moment: once is enough.
+        self._turned(queue)
         if self.qos.can_consume():
-            self._waiting.discard(queue)
             self._poll_queue(queue)
         else:
-            self._turned(queue)
-            self.hub.call_later(_ROOM_SECONDS, self._look_again, queue)
+            self._wait_for_room(queue)
 
     def _turned(self, queue: str) -> None:
         self._turns[queue] = time.time()
@@ -166,8 +175,7 @@ class Channel(SQS.Channel):
         """
         self._turned(queue)
         if queue in self._active_queues and not self._has_room():
-            self._waiting.add(queue)
-            self.hub.call_later(_ROOM_SECONDS, self._look_again, queue)
+            self._wait_for_room(queue)
         else:
             self._poll_queue(queue)
 
