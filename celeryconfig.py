@@ -27,13 +27,12 @@ broker_transport_options = {
     # Should kombu ever have to create a queue, it is the one that `mailrelay init` creates.
     "visibility_timeout": int(_queue_attributes(_settings)["VisibilityTimeout"]),
     "sqs-creation-attributes": _queue_attributes(_settings),
-    # A long poll. kombu's HTTP client gives up a request after 20 s, which SQS's longest wait of
-    # 20 s would run into each time.
+    # A long poll. A request is given up after 20 s (tasks/transport.py), which SQS's longest wait
+    # of 20 s would run into each time.
     "wait_time_seconds": 10,
     # When SQS took a message: how long it waited is counted (tasks/polls.py).
     "fetch_message_attributes": {"MessageSystemAttributeNames": ["SentTimestamp"]},
-    # How long kombu waits after an empty poll, and before it looks whether a busy pool has room
-    # again. At its default of 1 s a full worker would idle most of the time; at 0 it spins.
+    # How long kombu waits after an empty poll; at 0 it would spin where SQS answers at once.
     "polling_interval": 0.02,
     # kombu encodes the body in base64 by itself; this would be the second time.
     "sqs_base64_encoding": False,
