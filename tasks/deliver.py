@@ -10,7 +10,7 @@ from mailrelay.queue import QueueUnavailable
 from mailrelay.store import StoreUnavailable
 from tasks.app import app
 from tasks.process import parts
-from tasks.queue import DELIVER_TASK, REQUEST_ID_HEADER
+from tasks.queue import DELIVER_TASK, request_id
 
 log = structlog.get_logger(__name__)
 
@@ -27,9 +27,8 @@ def deliver(task: Task, email_id: str, provider_index: int, attempt: int) -> Non
     if parsed is None:
         log.error("a task for something that is no email's id was dropped")
         return
-    request_id = (task.request.headers or {}).get(REQUEST_ID_HEADER)
     try:
-        hint = Hint(parsed, provider_index, attempt, request_id)
+        hint = Hint(parsed, provider_index, attempt, request_id(task))
         following = parts().courier.deliver(hint)
         if following is not None:
             parts().queue.put([following])

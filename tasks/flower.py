@@ -20,6 +20,7 @@ import click
 from celery.signals import import_modules
 
 from mailrelay import logs
+from mailrelay.backlog import messages
 from mailrelay.settings import SettingsError, load
 from tasks.fanout import fanout
 
@@ -127,20 +128,10 @@ class Broker:
     def _queue(self, name: str) -> dict[str, Any]:
         sqs = fanout().sqs
         url = sqs.get_queue_url(QueueName=self._prefix + name)["QueueUrl"]
-        has = sqs.get_queue_attributes(
-            QueueUrl=url,
-            AttributeNames=[
-                "ApproximateNumberOfMessages",
-                "ApproximateNumberOfMessagesNotVisible",
-                "ApproximateNumberOfMessagesDelayed",
-            ],
-        )["Attributes"]
-        ready = int(has["ApproximateNumberOfMessages"])
-        in_flight = int(has["ApproximateNumberOfMessagesNotVisible"])
-        delayed = int(has["ApproximateNumberOfMessagesDelayed"])
+        states = messages(sqs, url)
         return {
             "name": self._prefix + name,
-            "messages": ready + in_flight + delayed,
-            "messages_ready": ready,
-            "messages_unacknowledged": in_flight,
+            "messages": sum(states.values()),
+            "messages_ready": states["ready"],
+            "messages_unacknowledged": states["in_flight"],
         }

@@ -15,7 +15,7 @@ from celery.signals import celeryd_init, setup_logging, task_postrun, task_preru
 from mailrelay import logs
 from mailrelay.settings import load
 from tasks.app import app
-from tasks.queue import REQUEST_ID_HEADER
+from tasks.queue import request_id
 
 _CHATTY = (
     "celery.app.trace",  # "Task … succeeded in …": the courier and the sweep say what they did
@@ -84,8 +84,7 @@ def _say(text: str, *_: Any) -> None:
 @task_prerun.connect
 def _name_request(task: Task, **_: Any) -> None:  # type: ignore[type-arg]
     """From here on, all that is said of the task says which request it is for."""
-    request_id = (task.request.headers or {}).get(REQUEST_ID_HEADER)
-    structlog.contextvars.bind_contextvars(request_id=request_id)
+    structlog.contextvars.bind_contextvars(request_id=request_id(task))
 
 
 @task_postrun.connect

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from celery import Task
 from kombu.exceptions import OperationalError
 
 from mailrelay import aws
@@ -23,6 +24,12 @@ DELIVER_TASK = "tasks.deliver"
 
 REQUEST_ID_HEADER = "request_id"
 """The task's header that names the request which sent the email."""
+
+
+def request_id(task: Task[..., Any]) -> str | None:
+    """What the request is called that sent the email of the task that runs now."""
+    named: str | None = (task.request.headers or {}).get(REQUEST_ID_HEADER)
+    return named
 
 
 class CeleryQueue:

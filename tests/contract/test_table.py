@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -22,8 +21,7 @@ from tests.conftest import AWS_CREDENTIALS
 from tests.support.fakes import FakeProvider, unobserved
 from tests.support.processes import unused_name
 from tests.support.records import CONTENT, a_batch, an_attempt, an_email
-
-Wanted = TypeVar("Wanted")
+from tests.support.threads import at_once
 
 OPERATIONS = ("UpdateItem", "BatchGetItem", "BatchExecuteStatement")
 
@@ -61,21 +59,6 @@ def local(local_aws: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Local]:
     settings = load({**AWS_CREDENTIALS, "MAILRELAY_TABLE": name, "MAILRELAY_QUEUE_PREFIX": name})
     list(provision.provision(settings))
     return Local(settings)
-
-
-def at_once(do: Callable[[Wanted], Any], each: Sequence[Wanted]) -> list[Any]:
-    """What each of as many threads gets; an exception where it raises one."""
-    barrier = threading.Barrier(len(each))
-
-    def run(one: Wanted) -> Any:
-        barrier.wait()
-        try:
-            return do(one)
-        except Exception as error:  # noqa: BLE001 - it is the result
-            return error
-
-    with ThreadPoolExecutor(len(each)) as pool:
-        return list(pool.map(run, each))
 
 
 def test_many_claims_share_requests_and_each_gets_its_own_email(local: Local) -> None:

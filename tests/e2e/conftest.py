@@ -12,7 +12,7 @@ import boto3
 import pytest
 import urllib3
 
-from tests.conftest import AWS_CREDENTIALS, sandbox_environ
+from tests.conftest import AWS_CREDENTIALS, LocalAws, sandbox_environ
 from tests.support.processes import ROOT, Process, answers, free_port, unused_name, wait_for
 from tests.support.sandbox import Sandbox
 
@@ -150,6 +150,15 @@ def make_stack(local_aws: str, _sandbox: Sandbox, logs: Path) -> Iterator[MakeSt
     yield make
     with ThreadPoolExecutor() as pool:
         list(pool.map(Stack.stop, stacks))
+
+
+@pytest.fixture
+def own_aws(logs: Path, tmp_path: Path) -> Iterator[LocalAws]:
+    """A local AWS that a test may stop and start."""
+    aws = LocalAws(logs, tmp_path / "state")
+    aws.start()
+    yield aws
+    aws.stop()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,14 +48,6 @@ def test_one_that_hangs_is_seen_and_so_is_one_that_died(make_stack: MakeStack, p
     process.kill()
 
     assert check(stack, part, AGE[part]).stderr == f"mailrelay: no {part} runs here\n"
-
-
-@pytest.fixture
-def own_aws(logs: Path, tmp_path: Path) -> Iterator[LocalAws]:
-    aws = LocalAws(logs, tmp_path / "state")
-    aws.start()
-    yield aws
-    aws.stop()
 
 
 def test_one_is_well_while_aws_is_away(make_stack: MakeStack, own_aws: LocalAws) -> None:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from tests.conftest import LocalAws
 from tests.e2e.conftest import MakeStack
 from tests.support.processes import free_port, wait_for
@@ -36,14 +31,6 @@ def test_vanished_messages_and_a_queue_that_is_down_cost_time_alone(
         email = stack.wait(f"{batch}-0", "sent", seconds=90)
         assert (email["retries"], len(email["attempts"])) == (0, 1)
     assert len(sandbox.messages()) == 2
-
-
-@pytest.fixture
-def own_aws(logs: Path, tmp_path: Path) -> Iterator[LocalAws]:
-    aws = LocalAws(logs, tmp_path / "state")
-    aws.start()
-    yield aws
-    aws.stop()
 
 
 def test_all_parts_survive_an_outage_of_aws(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from mailrelay.gathering import Gatherer
+from tests.support.threads import at_once
 
 BROKEN = 999_999
 """A number that no request survives."""
@@ -47,21 +48,6 @@ def gatherer(requests: Requests, **changes: Any) -> Gatherer[int, int]:
     return Gatherer(requests.one, requests.many, **{**options, **changes})
 
 
-def all_at_once(ask: Callable[[int], int], numbers: Sequence[int]) -> list[int | Exception]:
-    """What each of as many threads gets, each asking for one number."""
-    barrier = threading.Barrier(len(numbers))
-
-    def run(number: int) -> int | Exception:
-        barrier.wait()
-        try:
-            return ask(number)
-        except Exception as error:  # noqa: BLE001 - it is the result
-            return error
-
-    with ThreadPoolExecutor(len(numbers)) as pool:
-        return list(pool.map(run, numbers))
-
-
 def test_who_is_alone_asks_alone_and_at_once() -> None:
     requests = Requests()
     # Would outlast any test if it waited.
@@ -75,7 +61,7 @@ def test_threads_share_requests_and_each_gets_its_own_result() -> None:
     requests = Requests()
     numbers = range(200)
 
-    assert all_at_once(gatherer(requests), numbers) == [number * 2 for number in numbers]
+    assert at_once(gatherer(requests), numbers) == [number * 2 for number in numbers]
 
     assert sorted(number for made in requests.made for number in made) == list(numbers)
     assert max(map(len, requests.made)) <= 25
@@ -100,7 +86,7 @@ def test_a_full_request_waits_no_longer() -> None:
     ask = gatherer(requests, limit=4, linger=3600)
     company(ask)
 
-    assert all_at_once(ask, [1, 2, 3, 4]) == [2, 4, 6, 8]
+    assert at_once(ask, [1, 2, 3, 4]) == [2, 4, 6, 8]
 
 
 def test_what_comes_while_a_request_is_under_way_does_not_wait_for_it() -> None:
@@ -118,7 +104,7 @@ def test_what_comes_while_a_request_is_under_way_does_not_wait_for_it() -> None:
 
 
 def test_one_that_fails_harms_no_other() -> None:
-    results = all_at_once(gatherer(Requests()), [1, -1, 2, -2])
+    results = at_once(gatherer(Requests()), [1, -1, 2, -2])
 
     assert [result for result in results if isinstance(result, int)] == [2, 4]
     assert all(isinstance(results[index], ValueError) for index in (1, 3))
@@ -129,7 +115,7 @@ def test_a_request_that_fails_as_a_whole_fails_for_all_in_it() -> None:
     ask = gatherer(requests, limit=3)
     company(ask)
 
-    results = all_at_once(ask, [1, BROKEN, 2])
+    results = at_once(ask, [1, BROKEN, 2])
 
     assert [type(result) for result in results] == [OSError] * 3
     assert ask(5) == 10  # and it goes on
@@ -140,7 +126,7 @@ def test_two_for_the_same_key_go_one_after_the_other() -> None:
     ask = gatherer(requests, key=lambda number: number % 10, limit=3)
     company(ask)
 
-    assert all_at_once(ask, [1, 11, 21]) == [2, 22, 42]
+    assert at_once(ask, [1, 11, 21]) == [2, 22, 42]
 
     assert not any(len({n % 10 for n in made}) < len(made) for made in requests.made)
 
