@@ -18,7 +18,7 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
 
     Raises `SettingsError` where the chain names a provider that is not installed.
     """
-    providers.check_names(settings.providers, "EMAIL_PROVIDERS")
+    providers.check(settings)
     store = assembly.store(settings)
     relay = assembly.relay(settings, store, queue)
     app = Flask(__name__, static_folder=None)
