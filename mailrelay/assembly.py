@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mailrelay import aws, logs, metrics, providers
 from mailrelay.backlog import Backlog, DueIndex, Queues
 from mailrelay.breaker import Breaker
@@ -54,7 +56,8 @@ def backlog(settings: Settings) -> Backlog:
         retention=settings.retention_days * DAY,
     )
     queues = Queues(aws.sqs(settings, glance=True), settings.queue_prefix)
-    return Backlog(queues, DueIndex(index))
+    circuits = partial(shared(settings, glance=True).circuits, settings.providers)
+    return Backlog(queues, DueIndex(index), circuits)
 
 
 def relay(settings: Settings, store: Store, queue: DeliveryQueue) -> Relay:

@@ -64,6 +64,11 @@ class Circuit:
         """Whether a person keeps it open."""
         return self.state is not State.CLOSED and self.until is None
 
+    def state_at(self, now: int) -> State:
+        """Half open as well from when it may be asked again until an email does."""
+        due = self.until is not None and self.until <= now
+        return State.HALF_OPEN if self.state is State.OPEN and due else self.state
+
     def passes(self, now: int) -> bool:
         """Whether an email may ask, be it as the probe."""
         return self.state is State.CLOSED or (self.until is not None and self.until <= now)

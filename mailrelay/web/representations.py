@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mailrelay import delivery
+from mailrelay.circuit import Circuit
 from mailrelay.clock import rfc3339
 from mailrelay.message import Address, Attempt, Email, Status
 from mailrelay.relay import Accepted, BatchView
@@ -55,6 +56,20 @@ def batch(view: BatchView) -> dict[str, Any]:
         "counts": {status.value: view.counts[status] for status in Status},
         "emails": [{"object": "email", **_summary(email)} for email in view.emails],
         "nextCursor": None if view.next_index is None else str(view.next_index),
+    }
+
+
+def provider(circuit: Circuit, rate: float | None, now: int) -> dict[str, Any]:
+    """How a provider does; its `rate` is in emails a second."""
+    return {
+        "name": circuit.provider,
+        "status": circuit.state_at(now),
+        "since": _optional_time(circuit.since),
+        "until": _optional_time(circuit.until),
+        "outcome": circuit.outcome,
+        "code": circuit.code,
+        "held": circuit.held,
+        "rate": rate,
     }
 
 
