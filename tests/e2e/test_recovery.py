@@ -83,6 +83,24 @@ def test_a_worker_that_is_stopped_finishes_what_it_is_sending(
     assert {email["retries"] for email in done["emails"]} == {0}
 
 
+def test_a_poll_of_a_worker_that_ends_takes_no_email_with_it(
+    make_stack: MakeStack, sandbox: Sandbox
+) -> None:
+    """SQS gives messages to a long poll that is under way. There is no sweep here to mend it."""
+    stack = make_stack()
+    stack.start("web")
+    first = stack.start("worker")
+    first.signal(signal.SIGTERM)
+    wait_for(lambda: "Warm shutdown" in first.printed(), "the worker is ending")
+    batches = [stack.send("pedro@example.org") for _ in range(5)]
+    assert first.wait() == 0
+    stack.start("worker")
+
+    for batch in batches:
+        stack.wait(batch, "sent")
+    assert len(sandbox.messages()) == 5
+
+
 def test_a_large_batch_whose_web_process_is_killed_is_sent_whole_or_not_at_all(
     make_stack: MakeStack, sandbox: Sandbox
 ) -> None:
