@@ -7,7 +7,8 @@ from flask import Flask
 from mailrelay import assembly, providers
 from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
-from mailrelay.web import emails, health, metrics, problems, requests
+from mailrelay.web import emails, headers, health, metrics, problems, requests
+from mailrelay.web.auth import Gate
 
 MAX_BODY = 25_000_000
 """Bytes of a request's body."""
@@ -27,8 +28,10 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     # No redirects: a client that sends mail does not follow them.
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     requests.register(app)
+    headers.register(app)
     problems.register(app)
     app.register_blueprint(metrics.blueprint(assembly.backlog(settings), settings.providers))
-    app.register_blueprint(emails.blueprint(relay, settings.api_keys, settings.providers))
+    gate = Gate(settings)
+    app.register_blueprint(emails.blueprint(relay, gate, settings.providers, settings.senders))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
     return app
