@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.conftest import KEY, MakeStack, Stack
+from tests.support.processes import free_port
 
 MAX_BODY = 25_000_000
 WITH_KEY = f"Authorization: Bearer {KEY}"
@@ -97,6 +98,19 @@ def test_heads_that_are_none(client: socket.socket, web: Stack, headers: list[st
     assert 400 <= status(received) < 500 or status(received) == 501
     assert b"Traceback" not in received
     assert web.call("GET", "/healthz").status == 200
+
+
+def test_a_client_that_runs_wild(make_stack: MakeStack) -> None:
+    """Each of two processes lets it in as often as the limit says, also while AWS is away."""
+    stack = make_stack(MAILRELAY_REQUEST_LIMIT="3/hour")
+    stack.start("web", AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
+    responses = [stack.call("GET", "/emails/01ARZ3NDEKTSV4RRFFQ69G5FAV") for _ in range(12)]
+    statuses = [response.status for response in responses]
+    assert set(statuses) == {503, 429}
+    assert 3 <= statuses.count(503) <= 6
+    assert statuses[-1] == 429
+    assert 0 < int(responses[-1].headers["Retry-After"]) <= 3600
+    assert stack.call("GET", "/healthz").status == 200
 
 
 def test_the_server_says_little_of_itself(web: Stack) -> None:
