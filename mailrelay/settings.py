@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,7 +43,7 @@ class RequestLimit:
     """So many requests in so many seconds: as many at once, and as many again by and by."""
 
     requests: int
-    seconds: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,9 @@ class Settings:
     retry_schedule: tuple[float, ...]
     avoid_duplicates: bool
     provider_timeout: float
+    provider_pause: float
+    rates: Mapping[str, float]
+    """Emails a second that a provider may be sent, by its name."""
     concurrency: int
     events: bool
     metrics_address: str
@@ -183,20 +186,19 @@ def _sender(text: str) -> tuple[str, str]:
         ) from None
 
 
-_SECONDS = {"second": 1, "minute": 60, "hour": 3600}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY}
 
 
 class _RequestLimit(fields.Field[Any]):
-    """``100/second``"""
+    """``100/s``"""
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> RequestLimit:
-        found = re.fullmatch(rf"([1-9][0-9]{{0,6}})/({'|'.join(_SECONDS)})", value)
+        found = re.fullmatch(r"([1-9][0-9]{0,6})/([smhd])", value)
         if found is None:
             raise ValidationError(
-                "takes a number of requests, from 1 to 9999999, for each second, minute or hour,"
-                " such as 100/second"
+                "takes a whole number of requests a second, minute, hour or day, such as 100/s"
             )
-        return RequestLimit(int(found[1]), _SECONDS[found[2]])
+        return RequestLimit(int(found[1]), _UNITS[found[2]])
 
 
 def _url(text: str) -> None:
@@ -279,7 +281,7 @@ class _Environment(Schema):
     request_limit = _RequestLimit(
         data_key="MAILRELAY_REQUEST_LIMIT",
         load_default=None,
-        metadata={"description": "requests of one key to one web process, such as 100/second"},
+        metadata={"description": "requests of one key to one web process, such as 100/s"},
     )
     mailgun_api_key = _text("MAILGUN_API_KEY", "Mailgun's API key", validate=_SECRET)
     mailgun_domain = _text(
@@ -360,6 +362,10 @@ class _Environment(Schema):
     provider_timeout = _above_zero(
         *("MAILRELAY_PROVIDER_TIMEOUT", 10.0, 86_400), "seconds to wait for a provider's answer"
     )
+    provider_pause = _above_zero(
+        *("MAILRELAY_PROVIDER_PAUSE", 10.0, 3600),
+        "seconds for which a provider that fails is left alone at first",
+    )
     concurrency = _whole(
         *("MAILRELAY_CONCURRENCY", 64, 1, 1000),
         "emails that one worker process sends at the same time",
@@ -413,6 +419,7 @@ class _Environment(Schema):
             short_api_keys=tuple(key.name for key in keys if key.short),
             senders=allowed,
             avoid_duplicates=avoid,
+            rates={},
         )
 
 
@@ -423,8 +430,36 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     except ValidationError as error:
         variable, problems = next(iter(error.messages_dict.items()))
         raise SettingsError(variable, str(problems[0]).rstrip(".")) from None
+    settings = replace(settings, rates=_rates(environ))
     _check_together(settings)
     return settings
+
+
+RATE_PREFIX = "MAILRELAY_RATE_"
+"""What the variable of a provider's rate is called, before the provider's name."""
+
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/([smhd])")
+
+
+def _rates(environ: Mapping[str, str]) -> dict[str, float]:
+    """The rates by provider, whose names the variables have: there may be any providers."""
+    variables = {name: value.strip() for name, value in environ.items() if value.strip()}
+    return {
+        variable.removeprefix(RATE_PREFIX).lower(): _rate(variable, value)
+        for variable, value in variables.items()
+        if variable.startswith(RATE_PREFIX)
+    }
+
+
+def _rate(variable: str, text: str) -> float:
+    match = _RATE.fullmatch(text)
+    rate = float(match[1]) / _UNITS[match[2]] if match else 0.0
+    # Each place in time is a whole number of microseconds, and a year of them is no rate.
+    if not 1e-6 <= rate <= 100_000:
+        raise SettingsError(
+            variable, "takes emails a second, minute, hour or day, such as 200/s or 50000/d"
+        )
+    return rate
 
 
 def _check_together(settings: Settings) -> None:

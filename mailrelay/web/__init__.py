@@ -7,7 +7,7 @@ from flask import Flask
 from mailrelay import assembly, providers
 from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
-from mailrelay.web import emails, headers, health, metrics, problems, requests
+from mailrelay.web import circuits, emails, headers, health, metrics, problems, requests
 from mailrelay.web.auth import Gate
 
 MAX_BODY = 25_000_000
@@ -19,7 +19,7 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
 
     Raises `SettingsError` where the chain names a provider that is not installed.
     """
-    providers.check_names(settings.providers, "EMAIL_PROVIDERS")
+    providers.check(settings)
     store = assembly.store(settings)
     relay = assembly.relay(settings, store, queue)
     app = Flask(__name__, static_folder=None)
@@ -33,5 +33,6 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     app.register_blueprint(metrics.blueprint(assembly.backlog(settings), settings.providers))
     gate = Gate(settings)
     app.register_blueprint(emails.blueprint(relay, gate, settings.providers, settings.senders))
+    app.register_blueprint(circuits.blueprint(assembly.shared(settings), settings, gate))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
     return app

@@ -35,7 +35,7 @@ def gates(local_aws: str) -> Iterator[Callable[..., Iam]]:
 
 @pytest.fixture(scope="module")
 def relay(make_stack: MakeStack) -> Stack:
-    return make_stack(MAILRELAY_BUCKET=unused_name("iam"))
+    return make_stack(MAILRELAY_BUCKET=unused_name("iam"), MAILRELAY_RATE_SES="100/s")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,8 @@ def _use(relay: Stack) -> None:
     batches = [
         relay.send("pedro@example.org", headers={"Idempotency-Key": "once"}),
         relay.send("pedro@example.org", headers={"Idempotency-Key": "once"}),
-        relay.send("mailgun-503@example.org"),
+        # So many that mailgun is left alone.
+        relay.send(*(f"mailgun-503+{number}@example.org" for number in range(30))),
         relay.send(*(f"r{number}@example.org" for number in range(150))),
         # Deferred, so that the sweep has something to bring back.
         relay.send("mailgun-503+ses-503+sendgrid-503@example.org"),
@@ -71,8 +72,8 @@ def _use(relay: Stack) -> None:
     assert response.status == 202, response.data
     batches.append(response.json()["id"])
     for batch in batches:
-        relay.wait(batch)
-    for path in ("/metrics", "/readyz"):
+        relay.wait(batch, seconds=120)
+    for path in ("/metrics", "/readyz", "/providers"):
         assert relay.call("GET", path).status == 200
     login = urllib3.make_headers(basic_auth=FLOWER_LOGIN)
 
@@ -81,12 +82,15 @@ def _use(relay: Stack) -> None:
             method, relay.flower + path, headers=login, timeout=30, retries=False
         )
 
-    workers = wait_for(lambda: flower("GET", "/api/workers?refresh=1").json(), "a worker answers")
+    workers = wait_for(
+        lambda: flower("GET", "/api/workers?refresh=1").json(), "a worker answers", 120
+    )
     assert flower("GET", "/broker").status == 200
     assert flower("POST", f"/api/worker/pool/grow/{next(iter(workers))}?n=1").status == 200
     assert wait_for(
         lambda: len(flower("GET", "/api/tasks?taskname=tasks.deliver").json()) > 150,
         "Flower hears of the tasks",
+        120,
     )
 
 
@@ -105,7 +109,7 @@ def test_nothing_was_missing(guarded: dict[str, Iam], relay: Stack) -> None:
 def test_setting_up_needs_no_more_than_its_policy(
     gates: Callable[..., Iam], sandbox: Sandbox, logs: Path
 ) -> None:
-    """`mailrelay init`, twice, and `mailrelay doctor`."""
+    """`mailrelay init`, twice, `doctor`, and `providers` with its two ways to change something."""
     name = unused_name("iam")
     gate = gates("operator", name, f"{name}-", name)
     environ = {
@@ -118,7 +122,8 @@ def test_setting_up_needs_no_more_than_its_policy(
         "MAILRELAY_QUEUE_PREFIX": f"{name}-",
         "MAILRELAY_BUCKET": name,
     }
-    for command in ("init", "init", "doctor"):
-        process = Process(["mailrelay", command], environ, logs / f"{name}.log")
+    commands = ("init", "init", "doctor", "providers", "providers open ses", "providers close ses")
+    for command in commands:
+        process = Process(["mailrelay", *command.split()], environ, logs / f"{name}.log")
         assert process.wait() == 0, process.printed()
     assert gate.refused == set()

@@ -74,7 +74,7 @@ def test_a_stranger_is_not_read(world: World) -> None:
 
 def test_too_many_requests(make_world: MakeWorld) -> None:
     """One too many is a 429 that says when to come again; nothing of it is accepted."""
-    world = make_world(MAILRELAY_REQUEST_LIMIT="2/hour")
+    world = make_world(MAILRELAY_REQUEST_LIMIT="2/h")
     assert world.send().status_code == 202
     problem_of(world.get("/emails/x"), 404)  # each request counts
     accepted = len(world.items())
@@ -86,7 +86,7 @@ def test_too_many_requests(make_world: MakeWorld) -> None:
 
 def test_a_limit_is_for_one_key(make_world: MakeWorld) -> None:
     """Another key is served meanwhile, and so are those that watch."""
-    world = make_world(MAILRELAY_REQUEST_LIMIT="1/hour")
+    world = make_world(MAILRELAY_REQUEST_LIMIT="1/h")
     assert world.send().status_code == 202
     problem_of(world.send(), 429)
     assert world.send(key=OTHER_KEY).status_code == 202
@@ -96,7 +96,7 @@ def test_a_limit_is_for_one_key(make_world: MakeWorld) -> None:
 
 def test_strangers_take_no_part_of_a_limit(make_world: MakeWorld) -> None:
     """A wrong key uses nothing up, and no key is told that it comes too often."""
-    world = make_world(MAILRELAY_REQUEST_LIMIT="1/hour")
+    world = make_world(MAILRELAY_REQUEST_LIMIT="1/h")
     for _ in range(3):
         problem_of(world.send(key="shop"), 401)
     assert world.send().status_code == 202
@@ -104,7 +104,7 @@ def test_strangers_take_no_part_of_a_limit(make_world: MakeWorld) -> None:
 
 def test_a_429_shows_whose_it_was(make_world: MakeWorld) -> None:
     """In its line of the log and in the count of requests."""
-    world = make_world(MAILRELAY_REQUEST_LIMIT="1/hour")
+    world = make_world(MAILRELAY_REQUEST_LIMIT="1/h")
     world.send()
     with capture_logs() as lines:
         problem_of(world.send(), 429)
