@@ -19,10 +19,15 @@ from urllib.parse import urlsplit
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load
 from marshmallow.validate import Length, Range, Regexp
 
+from mailrelay import senders
+
 PROVIDER_CONNECT_TIMEOUT = 3.0
 """Seconds to wait for a connection to a provider: part of the contract, not a setting."""
 
 DAY = 86_400.0
+
+SHORTEST_API_KEY = 20
+"""Characters of a key that nobody guesses, even from its hash: 80 bits in hex, 120 in base64."""
 
 
 class SettingsError(Exception):
@@ -34,12 +39,26 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLimit:
+    """So many requests in so many seconds: as many at once, and as many again by and by."""
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that the environment says. Times are in seconds."""
 
     providers: tuple[str, ...]
     api_keys: Mapping[str, str] = field(repr=False)
     """SHA-256 of a key, in hex, to the name of the key."""
+    short_api_keys: tuple[str, ...]
+    """Names of the keys that are too short to be safe. Of a key's hash nobody can tell."""
+    senders: Mapping[str, frozenset[str]] = field(repr=False)
+    """Name of a key to the addresses and ``@domains`` it may send as; without one, as anybody."""
+    request_limit: RequestLimit | None
+    """For each key and web process."""
     mailgun_api_key: str | None = field(repr=False)
     mailgun_domain: str | None
     mailgun_base_url: str
@@ -115,17 +134,29 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-def _api_key(text: str) -> tuple[str, str]:
-    """One entry of MAILRELAY_API_KEYS as (name, SHA-256 in hex)."""
+@dataclass(frozen=True, slots=True)
+class _ApiKey:
+    name: str
+    digest: str
+    """SHA-256, in hex."""
+    short: bool = False
+
+    @classmethod
+    def of(cls, key: str, name: str | None = None) -> _ApiKey:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return cls(name or f"key-{digest[:8]}", digest, len(key) < SHORTEST_API_KEY)
+
+
+def _api_key(text: str) -> _ApiKey:
+    """One entry of MAILRELAY_API_KEYS."""
     match text.split(":"):
         case [key] if _TOKEN.fullmatch(key):
-            digest = hashlib.sha256(key.encode()).hexdigest()
-            return f"key-{digest[:8]}", digest
+            return _ApiKey.of(key)
         # Not a key named sha256: who writes that has a hash and forgot its name.
         case [name, key] if _NAME.fullmatch(name) and _TOKEN.fullmatch(key) and name != "sha256":
-            return name, hashlib.sha256(key.encode()).hexdigest()
+            return _ApiKey.of(key, name)
         case [name, "sha256", digest] if _NAME.fullmatch(name) and _SHA256.fullmatch(digest):
-            return name, digest.lower()
+            return _ApiKey(name, digest.lower())
     raise ValidationError(
         "takes keys, comma-separated, each one KEY, NAME:KEY or NAME:sha256:HEX; a key is"
         " made of letters, digits and -._~+/, a name of letters, digits and -._"
@@ -137,10 +168,37 @@ def _chain(names: tuple[str, ...]) -> None:
         raise ValidationError("names a provider twice")
 
 
-def _distinct_keys(keys: tuple[tuple[str, str], ...]) -> None:
-    names, digests = zip(*keys, strict=True)
-    if len(set(names)) < len(keys) or len(set(digests)) < len(keys):
+def _distinct_keys(keys: tuple[_ApiKey, ...]) -> None:
+    names, digests = {key.name for key in keys}, {key.digest for key in keys}
+    if len(names) < len(keys) or len(digests) < len(keys):
         raise ValidationError("has the same name or the same key twice")
+
+
+def _sender(text: str) -> tuple[str, str]:
+    """One entry of MAILRELAY_SENDERS as (name of a key, address or ``@domain``)."""
+    name, _, sender = text.partition(":")
+    try:
+        return name, senders.read(sender)
+    except ValueError:
+        raise ValidationError(
+            "takes NAME:@DOMAIN and NAME:ADDRESS, comma-separated, a key's name as often as it"
+            " has senders, such as shop:@example.com,shop:news@example.org"
+        ) from None
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY}
+
+
+class _RequestLimit(fields.Field[Any]):
+    """``100/s``"""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> RequestLimit:
+        found = re.fullmatch(r"([1-9][0-9]{0,6})/([smhd])", value)
+        if found is None:
+            raise ValidationError(
+                "takes a whole number of requests a second, minute, hour or day, such as 100/s"
+            )
+        return RequestLimit(int(found[1]), _UNITS[found[2]])
 
 
 def _url(text: str) -> None:
@@ -213,6 +271,17 @@ class _Environment(Schema):
         load_default=(),
         validate=_distinct_keys,
         metadata={"description": "bearer keys: KEY, NAME:KEY or NAME:sha256:HEX"},
+    )
+    senders = _List(
+        _sender,
+        data_key="MAILRELAY_SENDERS",
+        load_default=(),
+        metadata={"description": "as whom a key may send: NAME:@DOMAIN or NAME:ADDRESS"},
+    )
+    request_limit = _RequestLimit(
+        data_key="MAILRELAY_REQUEST_LIMIT",
+        load_default=None,
+        metadata={"description": "requests of one key to one web process, such as 100/s"},
     )
     mailgun_api_key = _text("MAILGUN_API_KEY", "Mailgun's API key", validate=_SECRET)
     mailgun_domain = _text(
@@ -340,8 +409,18 @@ class _Environment(Schema):
     def _build(self, data: dict[str, Any], **_: Any) -> Settings:
         avoid = data.pop("duplicates") == "avoid"
         data["events"] = data["events"] == "on"
-        keys = {digest: name for name, digest in data.pop("api_keys")}
-        return Settings(**data, api_keys=keys, avoid_duplicates=avoid, rates={})
+        keys: tuple[_ApiKey, ...] = data.pop("api_keys")
+        allowed: dict[str, frozenset[str]] = {}
+        for name, sender in data.pop("senders"):
+            allowed[name] = allowed.get(name, frozenset()) | {sender}
+        return Settings(
+            **data,
+            api_keys={key.digest: key.name for key in keys},
+            short_api_keys=tuple(key.name for key in keys if key.short),
+            senders=allowed,
+            avoid_duplicates=avoid,
+            rates={},
+        )
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -360,8 +439,6 @@ RATE_PREFIX = "MAILRELAY_RATE_"
 """What the variable of a provider's rate is called, before the provider's name."""
 
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/([smhd])")
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY}
 
 
 def _rates(environ: Mapping[str, str]) -> dict[str, float]:
@@ -387,6 +464,14 @@ def _rate(variable: str, text: str) -> float:
 
 def _check_together(settings: Settings) -> None:
     """Refuse values that are fine alone and break a promise together."""
+    names = set(settings.api_keys.values())
+    if not settings.senders.keys() <= names:
+        # Without the one that it has: perhaps that is a key.
+        raise SettingsError(
+            "MAILRELAY_SENDERS",
+            "has a name that no key of MAILRELAY_API_KEYS has; there are"
+            f" {', '.join(sorted(names)) or 'none'}",
+        )
     longest = settings.longest_send
     if settings.lease <= longest:
         raise SettingsError(

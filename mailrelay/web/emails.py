@@ -6,19 +6,20 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-import structlog
 from flask import Blueprint, Response, jsonify, request, url_for
 from marshmallow import ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from mailrelay import senders
 from mailrelay.message import BATCH_ID, EmailId
 from mailrelay.relay import IdempotencyKey, Relay
-from mailrelay.web import auth, representations, requests
+from mailrelay.web import representations, requests
+from mailrelay.web.auth import Gate
 from mailrelay.web.problems import Problem
 from mailrelay.web.schemas import MAX_DESTINATIONS, SubmissionSchema, flatten
 
@@ -28,15 +29,18 @@ _NAMED_ERRORS = 10
 """How many of the bad fields a problem's text names; its `errors` has them all."""
 
 
-def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -> Blueprint:
-    """The routes, for the API keys (SHA-256 to name) and the configured chain."""
+def blueprint(
+    relay: Relay,
+    authenticated: Gate,
+    chain: Sequence[str],
+    allowed_senders: Mapping[str, Collection[str]],
+) -> Blueprint:
+    """The routes, for whom the gate lets in, with the configured chain.
+
+    `allowed_senders` is by the name of a key; one that has none may send as anybody.
+    """
     emails = Blueprint("emails", __name__, url_prefix="/emails")
     schema = SubmissionSchema(chain)
-
-    def authenticated() -> str:
-        key_name = auth.key_name(api_keys)
-        structlog.contextvars.bind_contextvars(key_name=key_name)
-        return key_name
 
     @emails.post("/send")
     def send() -> Response:
@@ -47,6 +51,10 @@ def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -
             submission = schema.load(body)
         except ValidationError as error:
             raise _unprocessable(flatten(error.messages_dict)) from None
+        allowed = allowed_senders.get(key_name)
+        if allowed is not None and not senders.allow(allowed, submission.sender.email):
+            said = f"This API key may send from {', '.join(sorted(allowed))} only."
+            raise _unprocessable({"from.email": [said]})
         accepted = relay.accept(submission, key_name, idempotency_key, requests.current_id())
         answer = jsonify(representations.accepted(accepted))
         answer.status_code = HTTPStatus.ACCEPTED

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import idna
-from email_validator import EmailNotValidError, validate_email
 from marshmallow import (
     RAISE,
     Schema,
@@ -18,6 +16,7 @@ from marshmallow import (
 )
 from marshmallow.validate import Length
 
+from mailrelay import addresses
 from mailrelay.message import Address, Content
 from mailrelay.relay import Submission
 
@@ -54,15 +53,9 @@ def _email(value: str) -> str:
         raise ValidationError("The email address is too long.")
     _one_line(value)
     try:
-        checked = validate_email(
-            value, check_deliverability=False, allow_quoted_local=True, strict=True
-        )
-        idna.encode(checked.ascii_domain)
-    except EmailNotValidError as error:
+        return addresses.normalize(value)
+    except ValueError as error:
         raise ValidationError(str(error)) from None
-    except (idna.IDNAError, UnicodeError):
-        raise ValidationError("The domain is not one that DNS can hold.") from None
-    return checked.normalized
 
 
 class _Email(fields.String):

@@ -123,7 +123,7 @@ def aws_environ(local_aws: str) -> dict[str, str]:
         "MAILRELAY_TABLE": name,
         "MAILRELAY_QUEUE_PREFIX": f"{name}-",
         "MAILRELAY_BUCKET": name,
-        "MAILRELAY_API_KEYS": "shop:secret-key",
+        "MAILRELAY_API_KEYS": "shop:a-secret-key-of-the-tests",
     }
 
 
@@ -203,10 +203,20 @@ def test_doctor_finds_all_well(well: dict[str, str]) -> None:
     assert "sandbox-key" not in result.output
 
 
+def test_doctor_says_as_whom_a_key_may_send(well: dict[str, str]) -> None:
+    senders = "shop:news@example.org,shop:@example.com"
+    result = run("doctor", **well | {"MAILRELAY_SENDERS": senders})
+    assert "API keys: shop (from @example.com, news@example.org)\n" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("variables", "what", "said"),
     [
         ({"MAILRELAY_API_KEYS": ""}, "API keys", "MAILRELAY_API_KEYS is not set"),
+        (
+            {"MAILRELAY_API_KEYS": "shop:exactly-20-character,blog:nineteen-character"},
+            *("API keys", "fewer than 20 characters: blog"),
+        ),
         ({"MAILRELAY_TABLE": "nowhere"}, "DynamoDB table nowhere", "run mailrelay init"),
         ({"MAILRELAY_BUCKET": "nowhere"}, "S3 bucket nowhere", "run mailrelay init"),
         ({"MAILGUN_API_KEY": ""}, "provider mailgun", "MAILGUN_API_KEY: is needed"),

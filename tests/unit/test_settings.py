@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from mailrelay.settings import Settings, SettingsError, load
+from mailrelay.settings import RequestLimit, Settings, SettingsError, load
 
 DEFAULTS: dict[str, Any] = {
     "providers": ("mailgun", "ses", "sendgrid"),
     "api_keys": {},
+    "short_api_keys": (),
+    "senders": {},
+    "request_limit": None,
     "mailgun_api_key": None,
     "mailgun_domain": None,
     "mailgun_base_url": "https://api.mailgun.net",
@@ -49,6 +52,9 @@ DEFAULTS: dict[str, Any] = {
 GOOD: list[tuple[str, str, str, Any]] = [
     ("EMAIL_PROVIDERS", "ses", "providers", ("ses",)),
     ("EMAIL_PROVIDERS", " sendgrid , mailgun ", "providers", ("sendgrid", "mailgun")),
+    ("MAILRELAY_REQUEST_LIMIT", "100/s", "request_limit", RequestLimit(100, 1)),
+    ("MAILRELAY_REQUEST_LIMIT", "1/h", "request_limit", RequestLimit(1, 3600)),
+    ("MAILRELAY_REQUEST_LIMIT", "9999999/m", "request_limit", RequestLimit(9999999, 60)),
     ("MAILGUN_API_KEY", "abc-123", "mailgun_api_key", "abc-123"),
     ("MAILGUN_DOMAIN", "mg.example.com", "mailgun_domain", "mg.example.com"),
     ("MAILGUN_BASE_URL", "http://[::1]:8025/mailgun", "mailgun_base_url", None),
@@ -117,6 +123,27 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
         "takes names of providers, comma-separated",
     ),
     ("EMAIL_PROVIDERS", ("ses,mailgun,ses",), "names a provider twice"),
+    (
+        "MAILRELAY_REQUEST_LIMIT",
+        (
+            "100",
+            "0/second",
+            "-1/second",
+            "1.5/second",
+            "100/day",
+            "10 / second",
+            "1/second;2/hour",
+        ),
+        "takes a whole number of requests a second, minute, hour or day",
+    ),
+    (
+        "MAILRELAY_SENDERS",
+        (
+            *("shop", "shop:", ":", "shop:example.com", "shop:@", "shop:@a b", ","),
+            *("shop:@example.com,", "shop:a@b@example.com", "shop:@example.com|@example.org"),
+        ),
+        "takes NAME:@DOMAIN and NAME:ADDRESS, comma-separated",
+    ),
     *(
         (name, BAD_URLS, "must be an http:// or https:// address")
         for name in (
@@ -193,7 +220,7 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
 ]
 
 MakeSettings = Callable[..., Settings]
-VARIABLES = sorted({name for name, *_ in GOOD} | {"MAILRELAY_API_KEYS"})
+VARIABLES = sorted({name for name, *_ in GOOD} | {"MAILRELAY_API_KEYS", "MAILRELAY_SENDERS"})
 KEY_DIGEST = hashlib.sha256(b"k3y-._~+/=").hexdigest()
 
 
@@ -257,6 +284,37 @@ def test_several_api_keys() -> None:
     keys = load({"MAILRELAY_API_KEYS": f"a:one, two ,c:sha256:{KEY_DIGEST}"}).api_keys
     two = hashlib.sha256(b"two").hexdigest()
     assert list(keys.values()) == ["a", f"key-{two[:8]}", "c"]
+
+
+def test_short_api_keys() -> None:
+    """Keys of fewer than 20 characters are named; how long a hashed one is, nobody knows."""
+    long = "a-key-of-20-characte"
+    settings = load({"MAILRELAY_API_KEYS": f"a:{long},b:{long[1:]},c:sha256:{KEY_DIGEST},x"})
+    digest = hashlib.sha256(b"x").hexdigest()
+    assert settings.short_api_keys == ("b", f"key-{digest[:8]}")
+
+
+def test_senders() -> None:
+    """A key's name stands before each of its senders; all are kept in one form."""
+    senders = "shop:@BÜCHER.example, blog:Offers@Example.org,shop:@xn--bcher-kva.example,shop:a@b.example"
+    settings = load({"MAILRELAY_API_KEYS": "shop:1,blog:2,free:3", "MAILRELAY_SENDERS": senders})
+    assert settings.senders == {
+        "shop": {"@bücher.example", "a@b.example"},
+        "blog": {"Offers@example.org"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "there"), [("shop:1,blog:2", "blog, shop"), ("", "none"), ("hush-hush", "key-")]
+)
+def test_refuses_senders_of_no_key(keys: str, there: str) -> None:
+    """A name that no key has is a mistake; it is not repeated, as it may be the key itself."""
+    with pytest.raises(
+        SettingsError, match=rf"^MAILRELAY_SENDERS: has a name .* {there}"
+    ) as caught:
+        load({"MAILRELAY_API_KEYS": keys, "MAILRELAY_SENDERS": "hush-hush:@example.com"})
+    assert "hush" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
