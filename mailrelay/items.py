@@ -122,7 +122,7 @@ def email_item(email: Email, *, expires: int) -> Item:
 
 
 def progress(email: Email) -> Item:
-    """What of an email changes when an attempt ends or the sweep wakes it."""
+    """What of an email changes when an attempt ends, the sweep wakes it or a person decides."""
     return to_item(
         {
             "status": email.status,
@@ -132,6 +132,7 @@ def progress(email: Email) -> Item:
             "attempts": [_attempt_value(attempt) for attempt in email.attempts],
             "due_shard": None if email.due_at is None else due_shard(email.id),
             "due_at": email.due_at,
+            "resolved_at": email.resolved_at,
         }
     )
 
@@ -155,6 +156,7 @@ def read_email(item: Item) -> Email:
         last_attempt_at=_optional_int(values.get("last_attempt_at")),
         attempts=tuple(_read_attempt(value) for value in values["attempts"]),
         request_id=values.get("request_id"),
+        resolved_at=_optional_int(values.get("resolved_at")),
         version=values["version"],
     )
 

@@ -148,6 +148,8 @@ class Email:
     attempts: tuple[Attempt, ...] = ()
     request_id: str | None = None
     """What the request is called that sent it, in the logs."""
+    resolved_at: int | None = None
+    """When a person said how it ended, after an attempt that ended `unknown`."""
     version: str = ""
     """The store's own: random, new with every change, what a conditional write compares."""
 
