@@ -16,7 +16,7 @@ from mailrelay.providers import Answer
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store, StoreUnavailable
 from tests.conftest import AWS_CREDENTIALS
-from tests.support.fakes import FakeProvider, unobserved
+from tests.support.fakes import FakeProvider, FakeQueue, unobserved
 from tests.support.records import CHAIN, CONTENT, a_batch, an_email
 
 
@@ -210,6 +210,41 @@ def test_an_acceptance_after_the_lease_ends_the_email_and_asks_nobody_else(
     assert sent.status is Status.SENT
     assert [attempt.outcome for attempt in sent.attempts] == [Outcome.ACCEPTED]
     assert providers["ses"].envelopes == []
+
+
+@pytest.mark.parametrize("decision", ["resend", "sent", "failed"])
+def test_an_acceptance_counts_more_than_what_a_person_decided_meanwhile(
+    store: Store, providers: dict[str, FakeProvider], decision: str
+) -> None:
+    """The process was away for so long that a person saw the email as `unknown`."""
+    settings = load({**AWS_CREDENTIALS, "MAILRELAY_DUPLICATES": "avoid"})
+    policy, queue = assembly.policy(settings), FakeQueue()
+    relay = assembly.relay(settings, store, queue)
+    courier = Courier(store, providers, policy, unobserved)
+    email = stored(store)
+
+    def decided_meanwhile() -> Answer:
+        held = store.email(email.id)
+        assert held is not None
+        assert store.advance(held, delivery.wake(held, clock.now(), policy)) is not None
+        if decision == "resend":
+            assert relay.resend(email.id, email.key_name) is not None
+        else:
+            assert relay.resolve(email.id, email.key_name, Status(decision)) is not None
+        return Answer(Outcome.ACCEPTED, "200", "queued", "<id@provider.example>")
+
+    providers["mailgun"].answer = decided_meanwhile
+    assert courier.deliver(email.hint) is None
+    for hint in queue.hints:
+        assert courier.deliver(hint) is None
+
+    sent = store.email(email.id)
+    assert sent is not None
+    assert (sent.status, sent.due_at) == (Status.SENT, None)
+    accepted = delivery.acceptance(sent)
+    assert accepted is not None
+    assert accepted.provider == "mailgun"
+    assert sum(len(provider.envelopes) for provider in providers.values()) == 1
 
 
 def test_a_failure_after_the_lease_changes_nothing(
