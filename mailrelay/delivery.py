@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mailrelay.message import Attempt, Email, Outcome, Status
+from mailrelay.message import MAX_ATTEMPTS, Attempt, Email, Outcome, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,10 @@ class Policy:
     """How long one request to a provider may take, connecting included; less than the lease."""
     retry_schedule: tuple[int, ...]
     """From each exhausted chain to its next start; after the last the email fails."""
+    longest_life: int
+    """How long an email may be open; less than it is kept."""
     avoid_duplicates: bool
     """After an unanswered request: stop as `unknown` rather than risk a second email."""
-
-    @property
-    def longest_life(self) -> int:
-        """How long an email may be open, of whose attempts one loses its message and its worker.
-
-        That all of them do, nobody waits for.
-        """
-        return sum(self.retry_schedule) + self.message_ttl + self.lease
 
 
 def conclude(email: Email, attempt: Attempt, now: int, policy: Policy) -> Email:
@@ -134,10 +128,6 @@ def last_error(email: Email) -> Attempt | None:
 
 _RESENDABLE = (Status.UNKNOWN, Status.FAILED, Status.DEFERRED)
 
-_MAX_ATTEMPTS = 500
-"""Attempts that an email's item can hold. DynamoDB's items have 400 KB, and an attempt with all
-that is kept of a provider's words (500 characters) takes some 700 bytes."""
-
 
 class NotApplicable(Exception):
     """What a person asks for cannot be done to the email as it is; says why."""
@@ -154,10 +144,10 @@ def resend(email: Email, expires_at: int, now: int, policy: Policy) -> Email:
             f"The email is {email.status}; resend takes one that is unknown, failed or deferred."
         )
     more = len(email.chain) * (len(policy.retry_schedule) + 1)
-    if len(email.attempts) + more > _MAX_ATTEMPTS:
+    if len(email.attempts) + more > MAX_ATTEMPTS:
         raise NotApplicable(
             f"The email has {len(email.attempts)} attempts and may need {more} more, which is over"
-            f" the {_MAX_ATTEMPTS} that are kept of one: send it as a new email."
+            f" the {MAX_ATTEMPTS} that are kept of one: send it as a new email."
         )
     if now + policy.longest_life > expires_at:
         raise NotApplicable(

@@ -108,6 +108,11 @@ class Attempt:
     """What the provider calls the email, if it accepted it."""
 
 
+MAX_ATTEMPTS = 500
+"""Attempts that one email can hold. DynamoDB's items have 400 KB, and an attempt with all that is
+kept of a provider's words (500 characters) takes some 700 bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One request to send: what its recipients have in common, but for the content."""

@@ -20,6 +20,7 @@ POLICY = Policy(
     lease=30_000,
     longest_send=13_000,
     retry_schedule=(60_000, 300_000),
+    longest_life=500_000,
     avoid_duplicates=False,
 )
 AVOID = replace(POLICY, avoid_duplicates=True)
@@ -246,6 +247,7 @@ POLICIES = st.builds(
     lease=st.just(30_000),
     longest_send=st.just(13_000),
     retry_schedule=st.lists(st.integers(1, 86_400_000), max_size=3).map(tuple),
+    longest_life=st.just(5 * 86_400_000),
     avoid_duplicates=st.booleans(),
 )
 
@@ -344,7 +346,7 @@ def test_an_email_is_not_resent_where_it_would_be_removed_before_it_is_over() ->
 
     assert resend(FAILED, now, last).status is Status.QUEUED
     with pytest.raises(
-        delivery.NotApplicable, match=r"removed in 0\.1 hours.* may take 0\.1 hours"
+        delivery.NotApplicable, match=r"removed in 0\.1 hours, .* may take 0\.1 hours"
     ):
         resend(FAILED, now, last - 1)
     with pytest.raises(delivery.NotApplicable, match=r"removed in 0\.0 hours"):
