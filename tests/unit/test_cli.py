@@ -252,6 +252,30 @@ def test_doctor_with_another_table(well: dict[str, str]) -> None:
     assert list(failures) == [f"DynamoDB table {name}"]
 
 
+def test_doctor_with_a_table_without_its_index(well: dict[str, str]) -> None:
+    """Without it nothing that is lost is ever found."""
+    name = f"other-{ULID()}"
+    key = {"pk": "HASH", "sk": "RANGE"}
+    boto3.client(
+        "dynamodb", endpoint_url=well["AWS_ENDPOINT_URL"], region_name="us-east-1"
+    ).create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": part, "KeyType": kind} for part, kind in key.items()],
+        AttributeDefinitions=[{"AttributeName": part, "AttributeType": "S"} for part in key],
+    )
+    failures = _failures(run("doctor", **well | {"MAILRELAY_TABLE": name}))
+    assert list(failures) == [f"DynamoDB table {name}"]
+    assert "index" in failures[f"DynamoDB table {name}"]
+
+
+def test_doctor_with_queues_that_differ(well: dict[str, str]) -> None:
+    """As after another MAILRELAY_MESSAGE_TTL: it is the queues' until somebody sets it there."""
+    failures = _failures(run("doctor", **well | {"MAILRELAY_MESSAGE_TTL": "120"}))
+    assert [what.rpartition("-")[2] for what in failures] == ["deliver", "sweep"]
+    assert all("MessageRetentionPeriod is 60 and not 120" in said for said in failures.values())
+
+
 @pytest.mark.parametrize("provider", ["mailgun", "ses", "sendgrid"])
 def test_doctor_with_a_provider_that_refuses(
     well: dict[str, str], sandbox: Sandbox, provider: str
