@@ -162,6 +162,7 @@ def resend(email: Email, expires_at: int, now: int, policy: Policy) -> Email:
         provider_index=0,
         cycle=0,
         due_at=now + policy.message_ttl,
+        restarted_at=now,
         resolved_at=None,
     )
 

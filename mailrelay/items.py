@@ -132,6 +132,7 @@ def progress(email: Email) -> Item:
             "attempts": [_attempt_value(attempt) for attempt in email.attempts],
             "due_shard": None if email.due_at is None else due_shard(email.id),
             "due_at": email.due_at,
+            "restarted_at": email.restarted_at,
             "resolved_at": email.resolved_at,
         }
     )
@@ -156,6 +157,7 @@ def read_email(item: Item) -> Email:
         last_attempt_at=_optional_int(values.get("last_attempt_at")),
         attempts=tuple(_read_attempt(value) for value in values["attempts"]),
         request_id=values.get("request_id"),
+        restarted_at=_optional_int(values.get("restarted_at")),
         resolved_at=_optional_int(values.get("resolved_at")),
         version=values["version"],
     )

@@ -153,6 +153,8 @@ class Email:
     attempts: tuple[Attempt, ...] = ()
     request_id: str | None = None
     """What the request is called that sent it, in the logs."""
+    restarted_at: int | None = None
+    """When a person last had it sent anew; None if nobody has."""
     resolved_at: int | None = None
     """When a person said how it ended, after an attempt that ended `unknown`."""
     version: str = ""

@@ -330,6 +330,7 @@ def test_a_resent_email_begins_its_chain_and_its_schedule_again(email: Email) ->
     assert again.status is Status.QUEUED
     assert again.hint == Hint(email.id, provider_index=0, attempt=email.attempts[-1].number + 1)
     assert (again.cycle, again.due_at) == (0, NOW + 10 + POLICY.message_ttl)
+    assert again.restarted_at == NOW + 10
     assert again.attempts == email.attempts
 
 
