@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from mailrelay.store import Store, StoreUnavailable
 from tests.conftest import AWS_CREDENTIALS
 from tests.support.fakes import FakeProvider, FakeQueue, unobserved
 from tests.support.records import CHAIN, CONTENT, a_batch, an_email
+from tests.support.threads import at_once
 
 
 @pytest.fixture
@@ -99,6 +101,51 @@ def test_content_is_read_once_for_all_recipients(
         courier.deliver(email.hint)
 
     assert reads == [batch.id]
+
+
+def test_content_is_read_once_for_many_recipients_at_once(
+    courier: Courier, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of a large one, a thread each, would take all of the memory."""
+    batch = a_batch(total=8)
+    emails = [an_email(batch, index) for index in range(8)]
+    store.create(batch, CONTENT, emails, withdraw_at=None)
+    read, reads, again = store.batch_with_content, 0, threading.Event()
+
+    def reading(batch_id: str) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads > 1:
+            again.set()
+        again.wait(0.2)  # for a second one, which must not come
+        return read(batch_id)
+
+    monkeypatch.setattr(store, "batch_with_content", reading)
+    # What comes of them is not looked at: moto in-process takes no shared requests.
+    at_once(courier.deliver, [email.hint for email in emails])
+
+    assert reads == 1
+
+
+def test_a_content_counts_with_its_headers(
+    courier: Courier, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many of them as a request can hold, of each of two batches: there is no room for both."""
+    # Alike, so that it compresses to what an item takes.
+    headers = {f"X-{number}": "x" * 900 for number in range(20_000)}
+    batches = [stored(store, Content(plain="test", headers=headers)) for _ in range(2)]
+    reads: list[str] = []
+    read = store.batch_with_content
+
+    def counting(batch_id: str) -> Any:
+        reads.append(batch_id)
+        return read(batch_id)
+
+    monkeypatch.setattr(store, "batch_with_content", counting)
+    for email in [*batches, *batches]:
+        courier.deliver(email.hint)
+
+    assert len(reads) == 4
 
 
 def test_a_provider_that_is_not_configured_any_more_is_passed_over(
