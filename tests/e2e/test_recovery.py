@@ -44,22 +44,6 @@ def test_the_email_of_a_worker_that_is_killed_goes_to_the_next_provider(
     assert len(sandbox.messages()) == 1
 
 
-def test_an_unanswered_request_stops_as_unknown_where_duplicates_are_avoided(
-    make_stack: MakeStack, sandbox: Sandbox
-) -> None:
-    stack = make_stack(MAILRELAY_DUPLICATES="avoid")
-    stack.start("web")
-    stack.start("worker")
-    batch = stack.send("mailgun-lost@example.org")
-
-    email = stack.wait(f"{batch}-0", "unknown")
-
-    assert email["delivered"] is False
-    assert email["error"]["provider"] == "mailgun"
-    assert stack.show(batch)["status"] == "queued"
-    assert sandbox.requests() == {"mailgun": 1, "ses": 0, "sendgrid": 0}
-
-
 def test_a_worker_that_is_stopped_finishes_what_it_is_sending(
     make_stack: MakeStack, sandbox: Sandbox
 ) -> None:
