@@ -17,7 +17,7 @@ from mailrelay.providers import Answer
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store
 from mailrelay.table import Change, StoreUnavailable, Table
-from tests.conftest import AWS_CREDENTIALS
+from tests.support.aws import AWS_CREDENTIALS
 from tests.support.fakes import FakeProvider, unobserved
 from tests.support.processes import unused_name
 from tests.support.records import CONTENT, a_batch, an_attempt, an_email

@@ -15,7 +15,7 @@ from mailrelay.message import Content, Email, Hint, Outcome, Status
 from mailrelay.providers import Answer
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store, StoreUnavailable
-from tests.conftest import AWS_CREDENTIALS
+from tests.support.aws import AWS_CREDENTIALS
 from tests.support.fakes import FakeProvider, unobserved
 from tests.support.records import CHAIN, CONTENT, a_batch, an_email
 
