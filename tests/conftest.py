@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mailrelay.settings import Settings, load
-from tests.support.aws import AWS_CREDENTIALS, LocalAws
+from tests.support.aws import AWS_CREDENTIALS, LocalAws, forget_the_real_cloud
 from tests.support.sandbox import Sandbox, serving
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_real_cloud() -> None:
-    """Nothing of the developer's own accounts reaches a test, or a process that it starts."""
-    prefixes = ("AWS_", "MAILRELAY_", "MAILGUN_", "SENDGRID_", "SES_", "EMAIL_", "FLOWER_")
-    for name in [name for name in os.environ if name.startswith(prefixes)]:
-        del os.environ[name]
-    os.environ.update(AWS_CREDENTIALS)
+    forget_the_real_cloud()
 
 
 @pytest.fixture(scope="session")
