@@ -20,6 +20,9 @@ _PATIENCE = 20.0
 _GIVE_UP = 90.0
 """Seconds after which a client stops asking again, key or no key."""
 
+_MANY = 400
+"""Emails after which a client takes its time: a fault that takes long needs no more than some."""
+
 _ASK_AGAIN = (409, 429, 500, 503)
 """What somebody with an Idempotency-Key asks again after. Nothing was accepted, or it is not known."""
 
@@ -55,12 +58,14 @@ class Client:
         """What was told, once the last answers are there."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
         return tuple(self._requests)
 
     def _run(self, rng: Random) -> None:
         for size in _sizes(rng):
-            if self._stopping.wait(size / self._rate * len(self._threads)):
+            rate = self._rate if next(self._numbers) < _MANY else self._rate / 10
+            if self._stopping.wait(size / rate * len(self._threads)):
                 return
             self.send(size, rng, self._urls)
 

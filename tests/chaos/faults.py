@@ -8,11 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.chaos import backlog
 from tests.chaos.aws_faults import AwsFault, Kind
 from tests.chaos.judge import Breach
-from tests.chaos.site import Site
-
-PROVIDERS = ("mailgun", "ses", "sendgrid")
+from tests.chaos.site import PROVIDERS, Site
 
 FAULT_SECONDS = (4.0, 8.0)
 """How long a fault lasts unless it says so: shorter than the lease, so that an outcome that could not
@@ -37,15 +36,19 @@ class Fault:
     """A 503 may hide a batch that was accepted."""
     clocks: Mapping[str, float] = field(default_factory=dict)
     """By how many seconds the clocks of parts are wrong."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Settings of its own."""
     mixes: bool = True
     """Whether it is tried together with others, too."""
+    exclusive: bool = False
+    """It wants the machine for itself, and brings its own load."""
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def _fault(
-    name: str, tried: str, family: str, **terms: bool | Mapping[str, float]
+    name: str, tried: str, family: str, **terms: bool | Mapping[str, float] | Mapping[str, str]
 ) -> Callable[[Callable[[Site, Random], None]], Callable[[Site, Random], None]]:
     def register(cause: Callable[[Site, Random], None]) -> Callable[[Site, Random], None]:
         FAULTS[name] = Fault(name, tried, cause, family, **terms)  # type: ignore[arg-type]
@@ -101,7 +104,7 @@ def _worker_dies(name: str, tried: str, point: str, *, failing: bool = False) ->
         with ExitStack() as healed:
             if failing:  # so that there is a next provider
                 site.sandbox.fault("mailgun", "status", status=503)
-                healed.callback(site.sandbox.fault, "mailgun", "healthy")
+                healed.callback(site.heal_providers)
             _dies(site, "worker", point, rng.randint(1, 10), lambda: None)
 
 
@@ -123,7 +126,7 @@ def _dies_in_sweep(site: Site, rng: Random) -> None:
 
     def heal_later() -> None:
         site.hold(rng, 3, 5)  # some are deferred, and due soon
-        site.sandbox.heal()
+        site.heal_providers()
 
     _dies(site, "worker", "swept", rng.randint(1, 5), heal_later)
     site.start("worker-2")
@@ -240,7 +243,7 @@ def _provider(
             site.note(f"{provider}: {kind} {details}")
             site.sandbox.fault(provider, kind, **details)
         site.hold(rng, *FAULT_SECONDS)
-        site.sandbox.heal()
+        site.heal_providers()
 
 
 _provider("provider-down", "one or two providers answer 503", "status", status=503)
@@ -265,7 +268,7 @@ def _ses_limits(site: Site, rng: Random) -> None:
     site.sandbox.fault("ses", "status", status=429)
     site.sandbox.fault("mailgun", "status", status=500)  # so that SES is asked
     site.hold(rng, *FAULT_SECONDS)
-    site.sandbox.heal()
+    site.heal_providers()
 
 
 @_fault("providers-flap", "each provider fails and works by turns", "provider")
@@ -275,9 +278,9 @@ def _providers_flap(site: Site, rng: Random) -> None:
         if rng.random() < 0.6:
             site.sandbox.fault(provider, "status", status=rng.choice((429, 500, 503)), wait=1)
         else:
-            site.sandbox.fault(provider, "healthy")
+            site.heal_providers(provider)
         site.hold(rng, 0.2, 1)
-    site.sandbox.heal()
+    site.heal_providers()
 
 
 @_fault("providers-down", "all providers answer 503 for longer than a message lives", "provider")
@@ -285,7 +288,7 @@ def _providers_down(site: Site, rng: Random) -> None:
     for provider in PROVIDERS:
         site.sandbox.fault(provider, "status", status=503)
     site.hold(rng, LONGER_THAN_A_MESSAGE, LONGER_THAN_A_MESSAGE)
-    site.sandbox.heal()
+    site.heal_providers()
 
 
 # Time
@@ -302,7 +305,7 @@ def _clocks_apart(site: Site, rng: Random) -> None:
     site.hold(rng, 6, 10)
     site.sandbox.fault("mailgun", "status", status=503)
     site.hold(rng, 2, 4)
-    site.sandbox.heal()
+    site.heal_providers()
 
 
 @_fault("two-beats", "two beats at once, and providers that fail", "beat")
@@ -311,7 +314,7 @@ def _two_beats(site: Site, rng: Random) -> None:
     for provider in PROVIDERS:
         site.sandbox.fault(provider, "status", status=503)
     site.hold(rng, 6, 10)
-    site.sandbox.heal()
+    site.heal_providers()
 
 
 @_fault("no-beat", f"no beat for {LONGER_THAN_A_MESSAGE:g} s, and messages vanish", "beat",
@@ -361,3 +364,14 @@ def _poison(site: Site, rng: Random) -> None:
         queue = rng.choice(("deliver", "sweep"))
         site.aws.sqs.send_message(QueueUrl=site.aws.queue_url(queue), MessageBody=body)
         site.hold(rng, 0, 0.5)
+
+
+# Much at once
+
+FAULTS["backlog"] = Fault(
+    *("backlog", "20,000 emails at once, four times a message's life long", backlog.cause),
+    family="backlog",
+    variables={"MAILRELAY_CONCURRENCY": "64", "MAILRELAY_SWEEP_INTERVAL": "10"},
+    mixes=False,
+    exclusive=True,
+)

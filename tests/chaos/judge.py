@@ -28,6 +28,7 @@ class Breach(StrEnum):
     LEFT_OVER = "left in the due index"
     LEAK = "more than ids in a message"
     ENQUEUED_OFTEN = "enqueued too often"
+    SAGGED = "slower and slower"
     TRACEBACK = "a traceback in a log"
     STUCK = "a part that did not do as it was told"
 

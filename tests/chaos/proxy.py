@@ -70,6 +70,8 @@ class Proxy:
         self._started = threading.Event()
         self._sent: list[str] = []
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._serving: set[asyncio.Task[None] | None] = set()
+        """asyncio's own reference to a connection's task goes when its client does."""
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -115,24 +117,25 @@ class Proxy:
         self._started.set()
         self._loop.run_forever()
         server.close()
-        for task in asyncio.all_tasks(self._loop):
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
             task.cancel()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection, and a connection of its own to the local AWS."""
         upstream = _Upstream(self._upstream.hostname or "", self._upstream.port or 80)
+        self._serving.add(asyncio.current_task())
         try:
             while True:
                 request = await _read(reader)
                 answer = await self._answer(request, upstream, reader)
                 writer.write(answer.encoded())
                 await writer.drain()
-        except (_Reset, asyncio.IncompleteReadError, OSError):
-            pass
-        except asyncio.CancelledError:
-            pass
+        except (_Reset, asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
+            pass  # A fault has it so, the client left, the local AWS is away, or all is over.
         finally:
+            self._serving.discard(asyncio.current_task())
             writer.transport.abort()
             upstream.close()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from mailrelay.message import Status
 from tests.chaos.books import Books, Ledger, read_mailbox, read_table
@@ -43,6 +44,8 @@ class Result:
     """How long the round took."""
     met: dict[str, int]
     """How many requests to AWS met each fault."""
+    figures: dict[str, Any]
+    """What else a fault measured."""
 
     @property
     def failed(self) -> bool:
@@ -64,14 +67,18 @@ def run(
     sandbox.reset()
     already_met, already_sent = proxy.met(), len(proxy.sent())
     variables = {"MAILRELAY_DUPLICATES": "avoid" if terms.avoid else "allow"}
+    for fault in faults:
+        variables |= fault.variables
     site = Site(aws, proxy, sandbox, folder, variables)
     try:
         for fault in faults:
             for name, seconds in fault.clocks.items():
                 site.clock(name, seconds)
-        site.start(*PARTS)
+        site.heal_providers()
         site.client = Client(site.urls, seed, RATE)
-        site.client.start()
+        site.start(*PARTS)
+        if not any(fault.exclusive for fault in faults):
+            site.client.start()
         _cause_all(faults, site, rng)
         site.restore()
         site.note("all is healed")
@@ -100,6 +107,7 @@ def run(
         recovery=recovery,
         seconds=time.monotonic() - began,
         met={" ".join(k): n for k, n in (proxy.met() - already_met).items()},
+        figures=site.figures,
     )
     (folder / "books.json").write_text(json.dumps(asdict(books), indent=1))
     (folder / "result.json").write_text(json.dumps(asdict(result), indent=1))
@@ -110,7 +118,7 @@ def _cause_all(faults: Sequence[Fault], site: Site, rng: Random) -> None:
     """All faults at about the same time, each by a thread of its own."""
 
     def cause(fault: Fault, own: Random) -> None:
-        site.hold(own, 1, 3)
+        site.hold(own, 3, 6)
         site.note(f"{fault.name} begins")
         try:
             fault.cause(site, own)

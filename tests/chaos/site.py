@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from tests.chaos.client import Client
 from tests.chaos.judge import Breach, Finding
@@ -16,6 +17,8 @@ from tests.chaos.proxy import Proxy
 from tests.support.processes import Process, free_port, wait_for
 from tests.support.sandbox import Sandbox
 from tests.support.stack import Stack, create
+
+PROVIDERS = ("mailgun", "ses", "sendgrid")
 
 LEASE = 15.0
 PROVIDER_TIMEOUT = 5.0
@@ -34,6 +37,10 @@ SETTINGS = {
 }
 
 
+PROVIDER_SECONDS = 0.2
+"""What a healthy provider takes, so that there is always something under way."""
+
+
 class Site:
     """One round's relay. Its methods may be called from many threads."""
 
@@ -43,14 +50,13 @@ class Site:
         self.proxy = proxy
         self.sandbox = sandbox
         self.logs = logs
-        self.stack: Stack = create(
-            *(proxy.url, sandbox, logs),
-            **SETTINGS,
-            **variables,
-        )
+        self.stack = create(proxy.url, sandbox, logs, **{**SETTINGS, **variables})
         self.aws = Stack(self.stack.environ, logs, aws)
         """The same relay's table and queues, past the proxy."""
         self.findings: list[Finding] = []
+        self.figures: dict[str, Any] = {}
+        """What else a round is to show."""
+        self._provider_seconds = PROVIDER_SECONDS
         self.client: Client
         self._lock = threading.Lock()
         self._parts: dict[str, Process] = {}
@@ -92,10 +98,12 @@ class Site:
 
     def stop(self, name: str) -> None:
         """SIGTERM; whoever takes too long, or ends badly, is a finding."""
-        self._urls.pop(name, None)
+        with self._lock:
+            process = self._parts.pop(name)
+            self._urls.pop(name, None)
         started = time.monotonic()
         try:
-            status = self._parts[name].stop(STOP_SECONDS)
+            status = process.stop(STOP_SECONDS)
         except AssertionError:
             self.found(Breach.STUCK, name, f"was told to end and did not in {STOP_SECONDS:g} s")
         else:
@@ -129,6 +137,18 @@ class Site:
         """Where the web processes listen, also those that were killed: a client does not know."""
         with self._lock:
             return list(self._urls.values())
+
+    # The providers
+
+    def providers_take(self, seconds: float) -> None:
+        """Have each provider take so long from now on when it is healthy."""
+        self._provider_seconds = seconds
+        self.heal_providers()
+
+    def heal_providers(self, *names: str) -> None:
+        """All of them unless some are named."""
+        for name in names or PROVIDERS:
+            self.sandbox.fault(name, "slow", seconds=self._provider_seconds)
 
     # Time, and what is to be remembered
 

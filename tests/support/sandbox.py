@@ -26,6 +26,11 @@ class Sandbox:
         found: list[dict[str, Any]] = answer["messages"]
         return found
 
+    def count(self) -> int:
+        """How many messages there are."""
+        total: int = self._call("GET", "/messages", fields={"limit": "1"})["total"]
+        return total
+
     def fault(self, provider: str, kind: str, **details: Any) -> None:
         """Have `provider` fail from now on: status, slow, hang, lost or refuse."""
         self._call("PUT", f"/faults/{provider}", json={"kind": kind, **details})
