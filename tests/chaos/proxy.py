@@ -130,6 +130,8 @@ class Proxy:
             while True:
                 request = await _read(reader)
                 answer = await self._answer(request, upstream, reader)
+                if reader.at_eof() or writer.is_closing():
+                    await _give_back(request, answer, upstream)
                 writer.write(answer.encoded())
                 await writer.drain()
         except (_Reset, asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
@@ -230,6 +232,25 @@ def _merged(splits: list[Split], answer: dict[str, Any]) -> dict[str, Any]:
     for split in reversed(splits):
         answer = split.merge(answer)
     return answer
+
+
+async def _give_back(request: _Http, answer: _Http, upstream: _Upstream) -> None:
+    """Messages for a client that left while it waited stay in the queue, as with AWS.
+
+    The local AWS does not notice, and would hide them from all others.
+    """
+    _, operation = named(request.headers.get("x-amz-target"), b"")
+    received = json.loads(answer.body).get("Messages") if operation == "ReceiveMessage" else None
+    if received:
+        entries = [
+            {"Id": str(n), "ReceiptHandle": each["ReceiptHandle"], "VisibilityTimeout": 0}
+            for n, each in enumerate(received)
+        ]
+        target = b"ChangeMessageVisibilityBatch"
+        head = request.head.replace(b"AmazonSQS.ReceiveMessage", b"AmazonSQS." + target)
+        url = json.loads(request.body)["QueueUrl"]
+        back = _Http(head, request.headers, b"").carrying({"QueueUrl": url, "Entries": entries})
+        await upstream.ask(back)
 
 
 class _Upstream:

