@@ -300,7 +300,7 @@ def _providers_down(site: Site, rng: Random) -> None:
 )
 def _clocks_apart(site: Site, rng: Random) -> None:
     """Providers that are slow and fail, so that leases and retries matter."""
-    site.sandbox.fault("mailgun", "slow", seconds=2)
+    site.sandbox.fault("mailgun", "slow", seconds=4)
     site.sandbox.fault("ses", "status", status=503)
     site.hold(rng, 6, 10)
     site.sandbox.fault("mailgun", "status", status=503)

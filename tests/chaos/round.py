@@ -118,7 +118,8 @@ def _cause_all(faults: Sequence[Fault], site: Site, rng: Random) -> None:
     """All faults at about the same time, each by a thread of its own."""
 
     def cause(fault: Fault, own: Random) -> None:
-        site.hold(own, 3, 6)
+        if not fault.exclusive:
+            site.hold(own, 2, 4)  # so that there is something under way
         site.note(f"{fault.name} begins")
         try:
             fault.cause(site, own)
