@@ -14,7 +14,7 @@ try:
     _settings = load(os.environ)
     # Here too, since gunicorn starts a worker that fails at these again and again.
     aws.region(_settings)
-    providers.check_names(_settings.providers, "EMAIL_PROVIDERS")
+    providers.check(_settings)
 except SettingsError as error:
     raise SystemExit(f"mailrelay: {error}") from None
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mailrelay import aws, logs, metrics, providers
 from mailrelay.backlog import Backlog, DueIndex, Queues
+from mailrelay.breaker import Breaker
 from mailrelay.courier import Courier
 from mailrelay.delivery import Policy
 from mailrelay.observation import Observation
 from mailrelay.queue import DeliveryQueue
+from mailrelay.rates import Rates
 from mailrelay.relay import Relay
 from mailrelay.settings import DAY, Settings
+from mailrelay.shared import Shared
 from mailrelay.store import Store
 from mailrelay.sweep import Sweeper
+from mailrelay.table import Table
 
 
 def policy(settings: Settings) -> Policy:
@@ -50,7 +56,8 @@ def backlog(settings: Settings) -> Backlog:
         retention=settings.retention_days * DAY,
     )
     queues = Queues(aws.sqs(settings, glance=True), settings.queue_prefix)
-    return Backlog(queues, DueIndex(index))
+    circuits = partial(shared(settings, glance=True).circuits, settings.providers)
+    return Backlog(queues, DueIndex(index), circuits)
 
 
 def relay(settings: Settings, store: Store, queue: DeliveryQueue) -> Relay:
@@ -59,9 +66,32 @@ def relay(settings: Settings, store: Store, queue: DeliveryQueue) -> Relay:
     return Relay(store, queue, policy(settings), observe, retention=retention)
 
 
+def shared(settings: Settings, *, glance: bool = False) -> Shared:
+    """What all processes know together; by a client that gives up at once, for a `glance`."""
+    return Shared(Table(aws.dynamodb(settings, glance=glance), settings.table))
+
+
+def breaker(settings: Settings) -> Breaker:
+    """The circuits of the configured providers."""
+    return Breaker(
+        shared(settings),
+        settings.providers,
+        observe,
+        first_pause=round(settings.provider_pause * 1000),
+        lease=round(settings.lease * 1000),
+    )
+
+
 def courier(settings: Settings, store: Store) -> Courier:
     """What a worker needs; raises `SettingsError` for a provider without its credentials."""
-    return Courier(store, providers.create(settings), policy(settings), observe)
+    return Courier(
+        store,
+        providers.create(settings),
+        breaker(settings),
+        Rates(shared(settings), settings.rates),
+        policy(settings),
+        observe,
+    )
 
 
 def sweeper(settings: Settings, store: Store, queue: DeliveryQueue) -> Sweeper:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config
 
+from mailrelay.clock import follow
 from mailrelay.metering import meter
 from mailrelay.settings import Settings, SettingsError
 
@@ -54,7 +55,7 @@ def dynamodb(settings: Settings, *, glance: bool = False) -> DynamoDBClient:
     config = _config(settings)
     if glance:
         config = config.merge(_GLANCE)
-    return meter(boto3.client("dynamodb", region_name=region(settings), config=config))
+    return follow(meter(boto3.client("dynamodb", region_name=region(settings), config=config)))
 
 
 def s3(settings: Settings) -> S3Client:

@@ -18,6 +18,7 @@ import structlog
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from mailrelay import clock
+from mailrelay.circuit import Circuit, State
 from mailrelay.items import DUE_SHARDS
 from mailrelay.provision import DELIVER_QUEUE, SWEEP_QUEUE
 from mailrelay.store import Overdue, Store
@@ -127,17 +128,28 @@ class _Kept(Generic[Answer]):
 
 
 class Backlog:
-    """The gauges of what waits, as a collector of prometheus_client's."""
+    """The gauges of what waits, and for whom, as a collector of prometheus_client's."""
 
-    def __init__(self, queues: Callable[[], Depths], due: Callable[[], Due]) -> None:
+    def __init__(
+        self,
+        queues: Callable[[], Depths],
+        due: Callable[[], Due],
+        circuits: Callable[[], Mapping[str, Circuit]],
+    ) -> None:
         self._queues = _Kept("SQS", queues)
         self._due = _Kept("DynamoDB", due)
+        self._circuits = _Kept("the providers' circuits", circuits)
 
     def collect(self) -> Iterator[Metric]:
         until = time.monotonic() + PATIENCE
-        # Both are asked before either is waited for.
-        queues, due_index = self._queues.begin(), self._due.begin()
+        # All are asked before any is waited for.
+        queues, due_index, circuits = (
+            self._queues.begin(),
+            self._due.begin(),
+            self._circuits.begin(),
+        )
         depths, due = _within(queues, until), _within(due_index, until)
+        yield from _circuits(_within(circuits, until) or {})
         up = GaugeMetricFamily(
             "mailrelay_backlog_up",
             "Whether SQS and DynamoDB said what waits; where not, their gauges are missing.",
@@ -165,6 +177,17 @@ class Backlog:
             emails.add_metric([], due.emails)
             most_overdue.add_metric([], due.most_overdue / 1000)
         yield from (up, in_queues, emails, most_overdue)
+
+
+def _circuits(circuits: Mapping[str, Circuit]) -> Iterator[Metric]:
+    is_open = GaugeMetricFamily(
+        "mailrelay_provider_circuit_open",
+        "1 while a provider is left alone, or one email tries it; 0 while it is asked.",
+        labels=["provider"],
+    )
+    for name, circuit in circuits.items():
+        is_open.add_metric([name], circuit.state is not State.CLOSED)
+    yield is_open
 
 
 def _within(promise: Future[Answer], until: float) -> Answer | None:

@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 from urllib.parse import quote
 
@@ -18,8 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import mailrelay
-from mailrelay import doctor, heartbeat, provision
+from mailrelay import assembly, clock, doctor, heartbeat, provision
+from mailrelay.circuit import Circuit, closed, held_open
 from mailrelay.settings import Settings, SettingsError, load
+from mailrelay.table import StoreUnavailable
 from mailrelay.web.schemas import MAX_DESTINATIONS
 
 _POLL_INTERVAL = 0.5
@@ -62,16 +65,12 @@ def init() -> None:
     """
     settings = _settings()
     differs = False
-    try:
+    with _aws():
         for finding in provision.provision(settings):
             click.echo(
                 f"{finding.state:<10} {finding.what}{finding.detail and ': '}{finding.detail}"
             )
             differs |= finding.state == "differs"
-    except SettingsError as error:
-        _fail(str(error))
-    except (BotoCoreError, ClientError) as error:
-        _fail(f"AWS: {error}", os.EX_TEMPFAIL)
     if differs:
         _fail("what differs has to be changed by hand, or removed and created again")
 
@@ -115,6 +114,73 @@ def healthcheck(part: str, max_age: float) -> None:
     if oldest.age > max_age:
         _fail(f"{part} {oldest.pid} hangs: its loop has not turned for {oldest.age:.0f} s")
     click.echo(f"{part} is at work: its loop turned {oldest.age:.0f} s ago")
+
+
+@main.group(invoke_without_command=True)
+@click.pass_context
+def providers(context: click.Context) -> None:
+    """Show how each provider does, as all workers know it; or override that.
+
+    Takes the relay's own environment and AWS's credentials, as init and doctor do.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = _settings()
+    now = clock.now()
+    rows: list[Sequence[object]] = [("provider", "status", "since", "until", "why", "rate")]
+    with _aws():
+        circuits = assembly.shared(settings).circuits(settings.providers)
+    for name, circuit in circuits.items():
+        why = "held open by hand" if circuit.held else f"{circuit.outcome} {circuit.code}"
+        times = (moment and clock.rfc3339(moment) for moment in (circuit.since, circuit.until))
+        rate = settings.rates.get(name)
+        rows.append(
+            (
+                *(name, circuit.state_at(now), *times),
+                why if circuit.since else None,
+                f"{rate:g}/s" if rate else None,
+            )
+        )
+    _columns(rows)
+
+
+@providers.command(name="open")
+@click.argument("name")
+def open_(name: str) -> None:
+    """Have nobody ask the provider NAME, until it is closed by hand."""
+    _override(name, lambda circuit: held_open(circuit, clock.now()))
+    click.echo(f"{name} is left alone until: mailrelay providers close {name}")
+
+
+@providers.command()
+@click.argument("name")
+def close(name: str) -> None:
+    """Have the provider NAME asked again; its circuit opens as before if it fails."""
+    _override(name, closed)
+    click.echo(f"{name} is asked again")
+
+
+def _override(name: str, change: Callable[[Circuit], Circuit]) -> None:
+    settings = _settings()
+    if name not in settings.providers:
+        _fail(f"{name} is none of EMAIL_PROVIDERS, which are {', '.join(settings.providers)}")
+    with _aws():
+        shared = assembly.shared(settings)
+        while True:
+            circuit = shared.circuits([name])[name]
+            if shared.change_circuit(circuit, change(circuit)) is not None:
+                return  # else a worker was there first
+
+
+@contextmanager
+def _aws() -> Iterator[None]:
+    """End the command where AWS cannot be reached, or refuses."""
+    try:
+        yield
+    except SettingsError as error:
+        _fail(str(error))
+    except (StoreUnavailable, BotoCoreError, ClientError) as error:
+        _fail(f"AWS: {error}", os.EX_TEMPFAIL)
 
 
 def _address(_context: click.Context, _option: click.Parameter, url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,11 +21,13 @@ from tenacity import (
 )
 
 from mailrelay import clock, delivery
+from mailrelay.breaker import Breaker
 from mailrelay.delivery import Policy
 from mailrelay.message import Attempt, Batch, Content, Email, EmailId, Hint, Outcome, Status
 from mailrelay.observation import AttemptEnded, Observer
 from mailrelay.providers import Answer, Envelope, Provider
 from mailrelay.providers.headers import ascii_domain
+from mailrelay.rates import Rates, Turn
 from mailrelay.store import Store, StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -42,6 +45,13 @@ _LARGE_AT_ONCE = 4
 _MIN_CLAIM = 1000
 """Milliseconds that a claim may always take, however short the lease."""
 
+_SHORTEST_WAIT = 5000
+"""Milliseconds that an email waits at least, on average, which is over its provider's rate."""
+
+
+_NOTHING = (None, False)
+"""No hint is left to follow: the email is over, somebody else's, or due later."""
+
 
 class _NotReady(Exception):
     """The batch is not complete, or was withdrawn."""
@@ -54,11 +64,15 @@ class Courier:
         self,
         store: Store,
         providers: Mapping[str, Provider],
+        breaker: Breaker,
+        rates: Rates,
         policy: Policy,
         observe: Observer,
     ) -> None:
         self._store = store
         self._providers = providers
+        self._breaker = breaker
+        self._rates = rates
         self._policy = policy
         self._observe = observe
         self._cache: LRUCache[str, tuple[Batch, Content | None]] = LRUCache(
@@ -75,10 +89,13 @@ class Courier:
     def deliver(self, hint: Hint) -> Hint | None:
         """Make the attempt that `hint` asks for, unless it is void.
 
-        The hint for the next provider if this one failed. Raises `StoreUnavailable` where the
-        claim cannot be made, or a process that is ending cannot write down what came of it; the
-        email is due later all the same.
+        The hint for the next provider if this one failed. A provider that is left alone is passed
+        over, and the next one asked right away. A process that is ending returns `hint` itself, for
+        another one. Raises `StoreUnavailable` where the claim cannot be made, or a process that is
+        ending cannot write down what came of it; the email is due later all the same.
         """
+        if self._stopping.is_set():
+            return hint
         try:
             # Before the claim: an email must not be held while its content cannot be had.
             batch, content = self._batch(hint.email_id.batch_id)
@@ -86,16 +103,65 @@ class Courier:
             self._drop(hint)
             return None
         with self._large if _size((batch, content)) > _LARGE else nullcontext():
-            return self._claim_and_send(hint, batch, content)
+            following: Hint | None = hint
+            goes_on = True
+            while following is not None and goes_on:
+                following, goes_on = self._step(following, batch, content)
+            return following
 
-    def _claim_and_send(self, hint: Hint, batch: Batch, content: Content | None) -> Hint | None:
+    def _step(self, hint: Hint, batch: Batch, content: Content | None) -> tuple[Hint | None, bool]:
+        """Ask the provider whose turn it is, or pass it over.
+
+        The hint for what is to be done then, if anything is, and whether to do it here and now.
+        """
+        if not 0 <= hint.provider_index < len(batch.chain):
+            _say_void(hint)
+            return _NOTHING
+        provider = batch.chain[hint.provider_index]
+        passes = self._breaker.passes(provider)
+        if passes and (turn := self._rates.wait(provider, self._stopping)) is not Turn.COME:
+            if turn is Turn.STOPPED:
+                return hint, False
+            self._put_off(hint, batch)
+            return _NOTHING
         now = clock.now()
         claimed = self._store.claim(hint, now, now + self._policy.lease)
         if claimed is None:
-            log.info("a message is void", email_id=str(hint.email_id), attempt=hint.attempt)
-            return None
-        attempt = self._attempt(claimed, batch, content)
+            _say_void(hint)
+            return _NOTHING
+        circuit = self._breaker.enter(provider) if passes else None
+        if circuit is None:
+            return _following(self._pass_over(claimed)), True
+        attempt, answer = self._attempt(claimed, batch, content)
+        self._breaker.leave(circuit, answer)
         recorded = self._record(claimed, attempt)
+        self._tell(claimed, attempt, recorded)
+        return _following(recorded), False
+
+    def _put_off(self, hint: Hint, batch: Batch) -> None:
+        """The provider's rate is used up: have the email come back later.
+
+        The longer it has been waiting, the later: a long queue must not turn in circles.
+        """
+        now = clock.now()
+        wait = max(_SHORTEST_WAIT, min((now - batch.created_at) // 2, self._policy.message_ttl))
+        self._store.put_off(hint, now + round(wait * random.uniform(0.5, 1.5)))
+
+    def _pass_over(self, claimed: Email) -> Email | None:
+        now = clock.now()
+        after = delivery.pass_over(
+            claimed,
+            self._breaker.why(claimed.provider),
+            now,
+            self._breaker.again_at(claimed.chain),
+            self._policy,
+            random.random(),
+        )
+        recorded = self._write(claimed.id, self._store.advance, claimed, after)
+        self._tell(claimed, after.attempts[-1], recorded)
+        return recorded
+
+    def _tell(self, claimed: Email, attempt: Attempt, recorded: Email | None) -> None:
         self._observe(
             AttemptEnded(
                 claimed.id,
@@ -104,12 +170,13 @@ class Courier:
                 accepted_ago=clock.now() - claimed.created_at,
             )
         )
-        return recorded.hint if recorded and recorded.status is Status.QUEUED else None
 
-    def _attempt(self, email: Email, batch: Batch, content: Content | None) -> Attempt:
+    def _attempt(
+        self, email: Email, batch: Batch, content: Content | None
+    ) -> tuple[Attempt, Answer]:
         started_at, started = clock.now(), time.monotonic()
         answer = self._ask(email, batch, content)
-        return Attempt(
+        attempt = Attempt(
             number=email.attempt,
             provider=email.provider,
             outcome=answer.outcome,
@@ -119,15 +186,18 @@ class Courier:
             duration_ms=round((time.monotonic() - started) * 1000),
             message_id=answer.message_id,
         )
+        return attempt, answer
 
     def _ask(self, email: Email, batch: Batch, content: Content | None) -> Answer:
         held = clock.now() - (email.last_attempt_at or email.created_at)
         if held > max(_MIN_CLAIM, self._policy.lease - self._policy.longest_send):
             # The rest of the lease is too short for a request: the sweep would ask somebody else
             # while it is under way.
-            return Answer(Outcome.RETRY, "late", "claiming the email took too long")
+            said = "claiming the email took too long"
+            return Answer(Outcome.RETRY, "late", said, particular=True)
         if content is None:
-            return Answer(Outcome.REJECTED, "content_missing", "the content is no longer stored")
+            said = "the content is no longer stored"
+            return Answer(Outcome.REJECTED, "content_missing", said, particular=True)
         provider = self._providers.get(email.provider)
         if provider is None:
             return Answer(Outcome.UNAVAILABLE, "not_configured", "not in EMAIL_PROVIDERS any more")
@@ -152,7 +222,8 @@ class Courier:
             )
             # Only the type: the text may hold an address.
             kind = type(error).__name__
-            return Answer(Outcome.UNKNOWN, kind, "an error in the provider's code")
+            said = "an error in the provider's code"
+            return Answer(Outcome.UNKNOWN, kind, said, particular=True)
 
     def _record(self, claimed: Email, attempt: Attempt) -> Email | None:
         """Write down how the attempt ended, however long DynamoDB is away.
@@ -211,6 +282,15 @@ class Courier:
             email = self._store.email(hint.email_id)
             if email is not None:
                 self._store.discard(email)
+
+
+def _say_void(hint: Hint) -> None:
+    log.info("a message is void", email_id=str(hint.email_id), attempt=hint.attempt)
+
+
+def _following(email: Email | None) -> Hint | None:
+    """What to do for an email that was ours, if it is not over."""
+    return email.hint if email is not None and email.status is Status.QUEUED else None
 
 
 def _size(entry: tuple[Batch, Content | None]) -> int:

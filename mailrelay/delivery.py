@@ -4,6 +4,7 @@
       ▲                  │ rejected ───────────────────────────────▶ failed
       │                  │ retry, unavailable; the chain has more ─▶ queued for the next provider
       │                  │ retry, unavailable; the chain is used up ▶ deferred, at last failed
+      │                  │ nobody asked, all are left alone ───────▶ deferred, uncounted
       │                  └ unknown ── allow: as retry ── avoid ────▶ unknown
       └── wake: deferred and due; queued and its message gone; sending and its lease over
 
@@ -14,8 +15,12 @@ looks at it again then. That is the whole of recovery.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
-from mailrelay.message import Attempt, Email, Outcome, Status
+from mailrelay.message import PASSED_OVER, Attempt, Email, Outcome, Status
+
+LONGEST_WAIT = 900_000
+"""Milliseconds that an email waits at most until it looks again whether a provider may be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,47 @@ def conclude(email: Email, attempt: Attempt, now: int, policy: Policy) -> Email:
     return _next_provider(ended, now, policy)
 
 
+def pass_over(
+    email: Email, reason: str, now: int, again_at: int, policy: Policy, jitter: float
+) -> Email:
+    """The provider whose turn it is is left alone: the next one's turn, and no request.
+
+    Where so are all of the chain, the email waits for the first that may be asked again, at
+    `again_at`, or up to twice as long, by `jitter` (0 to 1), so that not all come back at once.
+    Nobody was asked, so the chain was not used up; but the retry schedule runs on meanwhile.
+    """
+    passed = Attempt(
+        number=email.attempt,
+        provider=email.provider,
+        outcome=Outcome.UNAVAILABLE,
+        code=PASSED_OVER,
+        reason=reason,
+        started_at=now,
+        duration_ms=0,
+    )
+    ended = replace(email, attempts=(*email.attempts, passed))
+    chain = len(email.chain)
+    this_time = ended.attempts[-email.provider_index - 1 :]
+    if len(this_time) < chain or not all(attempt.passed_over for attempt in this_time):
+        return _next_provider(ended, now, policy)
+    starts = list(accumulate(policy.retry_schedule, initial=email.started_at))
+    cycle = max(email.cycle, sum(start <= now for start in starts) - 1)
+    if cycle == len(policy.retry_schedule):
+        return replace(ended, status=Status.FAILED, due_at=None)
+    # It may have waited already: an outage must not make its item grow.
+    before = ended.attempts[: -2 * chain if _waited(ended) else -chain]
+    wait = min(max(again_at - now, 0) * (1 + jitter), LONGEST_WAIT)
+    return replace(
+        ended,
+        status=Status.DEFERRED,
+        attempt=email.attempt + 1,
+        provider_index=0,
+        cycle=cycle,
+        due_at=min(now + round(wait), max(starts[-1], now)),
+        attempts=(*before, *this_time),
+    )
+
+
 def accepted_late(email: Email, attempt: Attempt) -> Email:
     """An attempt that was counted as abandoned turns out to have been accepted.
 
@@ -67,15 +113,27 @@ def _next_provider(email: Email, now: int, policy: Policy) -> Email:
             due_at=now + policy.message_ttl,
         )
     if email.cycle < len(policy.retry_schedule):
+        due_at = now + policy.retry_schedule[email.cycle]
+        if _waited(email):
+            # The schedule ran on meanwhile.
+            start = email.started_at + sum(policy.retry_schedule[: email.cycle + 1])
+            due_at = max(start, now)
         return replace(
             email,
             status=Status.DEFERRED,
             attempt=email.attempt + 1,
             provider_index=0,
             cycle=email.cycle + 1,
-            due_at=now + policy.retry_schedule[email.cycle],
+            due_at=due_at,
         )
     return replace(email, status=Status.FAILED, due_at=None)
+
+
+def _waited(email: Email) -> bool:
+    """Whether nobody was asked the last time that the chain was gone through before this time."""
+    chain = len(email.chain)
+    before = email.attempts[-2 * chain : -chain]
+    return len(before) == chain and all(attempt.passed_over for attempt in before)
 
 
 def wake(email: Email, now: int, policy: Policy) -> Email:
@@ -102,8 +160,11 @@ def _abandoned(email: Email) -> Attempt:
 
 
 def retries(email: Email) -> int:
-    """How many attempts have failed."""
-    return sum(attempt.outcome is not Outcome.ACCEPTED for attempt in email.attempts)
+    """How many attempts have failed; one that was not made has not."""
+    return sum(
+        attempt.outcome is not Outcome.ACCEPTED and not attempt.passed_over
+        for attempt in email.attempts
+    )
 
 
 def acceptance(email: Email) -> Attempt | None:

@@ -5,6 +5,8 @@ One table. `pk` and `sk` tell the kinds apart:
     batch        B#<batch>                   #          what the recipients have in common, content
     email        B#<batch>                   E#<index>  one recipient
     idempotency  I#<key name>#<sha256>       #          which batch an Idempotency-Key made
+    circuit      P#<provider>                circuit    whether a provider is left alone
+    rate         P#<provider>                rate       until when its rate is used up
 
 `due_shard` and `due_at` are the keys of the due index; only items that somebody has to look at
 again carry them, so the index holds the open work and not the history.
@@ -20,6 +22,7 @@ from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
+from mailrelay.circuit import Circuit, State
 from mailrelay.message import Address, Attempt, Batch, Content, Email, EmailId, Outcome, Status
 
 DUE_SHARDS = 8
@@ -132,6 +135,7 @@ def progress(email: Email) -> Item:
             "attempts": [_attempt_value(attempt) for attempt in email.attempts],
             "due_shard": None if email.due_at is None else due_shard(email.id),
             "due_at": email.due_at,
+            "restarted_at": email.restarted_at,
         }
     )
 
@@ -155,6 +159,35 @@ def read_email(item: Item) -> Email:
         last_attempt_at=_optional_int(values.get("last_attempt_at")),
         attempts=tuple(_read_attempt(value) for value in values["attempts"]),
         request_id=values.get("request_id"),
+        restarted_at=_optional_int(values.get("restarted_at")),
+        version=values["version"],
+    )
+
+
+def circuit_key(provider: str) -> Item:
+    return to_item({"pk": f"P#{provider}", "sk": "circuit"})
+
+
+def rate_key(provider: str) -> Item:
+    return to_item({"pk": f"P#{provider}", "sk": "rate"})
+
+
+def circuit_item(circuit: Circuit) -> Item:
+    values = asdict(circuit)
+    return circuit_key(values.pop("provider")) | to_item(values)
+
+
+def read_circuit(item: Item) -> Circuit:
+    values = from_item(item)
+    outcome = values.get("outcome")
+    return Circuit(
+        provider=values["pk"].removeprefix("P#"),
+        state=State(values["state"]),
+        until=_optional_int(values.get("until")),
+        since=_optional_int(values.get("since")),
+        openings=int(values["openings"]),
+        outcome=outcome and Outcome(outcome),
+        code=values.get("code"),
         version=values["version"],
     )
 

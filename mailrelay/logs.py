@@ -25,10 +25,13 @@ from typing import Any, TextIO
 import structlog
 from structlog.types import EventDict, Processor
 
+from mailrelay import clock
+from mailrelay.circuit import Circuit, State
 from mailrelay.message import Outcome
 from mailrelay.observation import (
     AttemptEnded,
     BatchAccepted,
+    CircuitChanged,
     EmailSwept,
     Observation,
     ShardSwept,
@@ -315,13 +318,32 @@ def observe(what: Observation) -> None:
         case ShardSwept():
             did = what.enqueued or what.ended or what.withdrawn
             (log.info if did else log.debug)("a shard was swept", **asdict(what))
+        case CircuitChanged():
+            _circuit_changed(what.before, what.after)
+
+
+def _circuit_changed(before: Circuit, circuit: Circuit) -> None:
+    if circuit.state is State.CLOSED:
+        log.info("a provider is asked again", provider=circuit.provider)
+    elif circuit.state is State.HALF_OPEN:
+        log.debug("a provider is tried", provider=circuit.provider)
+    elif circuit.openings == before.openings and not circuit.held:
+        log.debug("a provider is to be tried again", provider=circuit.provider)
+    else:
+        log.warning(
+            "a provider is left alone",
+            provider=circuit.provider,
+            outcome=circuit.outcome,
+            code=_code(circuit.code),
+            until=circuit.until and clock.rfc3339(circuit.until),
+        )
 
 
 def _attempt_ended(ended: AttemptEnded) -> None:
     attempt = ended.attempt
     # A provider that fails is no error of ours, and what follows is known. Somebody should look
     # at these two: credentials and quota do not mend themselves, and silence may be a double.
-    look = attempt.outcome in (Outcome.UNAVAILABLE, Outcome.UNKNOWN)
+    look = attempt.outcome in (Outcome.UNAVAILABLE, Outcome.UNKNOWN) and not attempt.passed_over
     (log.warning if look else log.info)(
         "an attempt ended",
         email_id=str(ended.email_id),

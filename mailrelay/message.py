@@ -91,9 +91,13 @@ class Hint(NamedTuple):
     decides anything."""
 
 
+PASSED_OVER = "passed_over"
+"""The code of an attempt that was not made, since its provider is left alone for now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One request to one provider, ended."""
+    """One request to one provider, ended; or that none was made, since it is left alone."""
 
     number: int
     provider: str
@@ -106,6 +110,11 @@ class Attempt:
     """None where nobody was left to measure it: the worker died."""
     message_id: str | None = None
     """What the provider calls the email, if it accepted it."""
+
+    @property
+    def passed_over(self) -> bool:
+        """Whether nobody was asked."""
+        return self.code == PASSED_OVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +157,15 @@ class Email:
     attempts: tuple[Attempt, ...] = ()
     request_id: str | None = None
     """What the request is called that sent it, in the logs."""
+    restarted_at: int | None = None
+    """When a person last had it sent anew; None if nobody has."""
     version: str = ""
     """The store's own: random, new with every change, what a conditional write compares."""
+
+    @property
+    def started_at(self) -> int:
+        """When its retry schedule began."""
+        return self.restarted_at or self.created_at
 
     @property
     def provider(self) -> str:

@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 import mailrelay
-from mailrelay.message import Outcome, Status
+from mailrelay.message import PASSED_OVER, Outcome, Status
 from mailrelay.multiprocess import DIRECTORY
 from mailrelay.observation import (
     AttemptEnded,
@@ -38,7 +38,7 @@ BATCHES_ACCEPTED = Counter(
 EMAILS_ACCEPTED = Counter("mailrelay_emails_accepted_total", "Emails accepted.", registry=REGISTRY)
 ATTEMPTS = Counter(
     "mailrelay_attempts_total",
-    "Attempts ended, by provider and outcome.",
+    "Attempts ended, by provider and outcome; passed_over where it was left alone.",
     ["provider", "outcome"],
     registry=REGISTRY,
 )
@@ -195,7 +195,7 @@ def begin_at_zero(providers: Iterable[str], queues: Iterable[str]) -> None:
     for result in ("enqueued", "ended", "withdrawn"):
         SWEEP_RESULTS.labels(result)
     for provider in providers:
-        for outcome in Outcome:
+        for outcome in (*Outcome, PASSED_OVER):
             ATTEMPTS.labels(provider, outcome)
     for queue in queues:
         QUEUE_MESSAGES_RECEIVED.labels(queue)
@@ -235,7 +235,8 @@ def observe(what: Observation) -> None:
 
 def _attempt_ended(ended: AttemptEnded) -> None:
     attempt = ended.attempt
-    ATTEMPTS.labels(attempt.provider, attempt.outcome).inc()
+    outcome = PASSED_OVER if attempt.passed_over else attempt.outcome
+    ATTEMPTS.labels(attempt.provider, outcome).inc()
     if attempt.duration_ms:
         # One that took no time asked nobody: the email was late, or the provider is gone.
         PROVIDER_REQUEST_DURATION.labels(attempt.provider).observe(attempt.duration_ms / 1000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mailrelay.circuit import Circuit
 from mailrelay.message import Attempt, EmailId, Status
 
 
@@ -68,6 +69,14 @@ class ShardSwept:
     """False if it was out of time or AWS failed it: the next sweep goes on."""
 
 
-Observation = BatchAccepted | AttemptEnded | EmailSwept | ShardSwept
+@dataclass(frozen=True, slots=True)
+class CircuitChanged:
+    """A provider is left alone from now on, is tried, or is asked again."""
+
+    before: Circuit
+    after: Circuit
+
+
+Observation = BatchAccepted | AttemptEnded | EmailSwept | ShardSwept | CircuitChanged
 
 Observer = Callable[[Observation], None]

@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,6 +58,9 @@ class Settings:
     retry_schedule: tuple[float, ...]
     avoid_duplicates: bool
     provider_timeout: float
+    provider_pause: float
+    rates: Mapping[str, float]
+    """Emails a second that a provider may be sent, by its name."""
     concurrency: int
     events: bool
     metrics_address: str
@@ -290,6 +293,10 @@ class _Environment(Schema):
     provider_timeout = _above_zero(
         *("MAILRELAY_PROVIDER_TIMEOUT", 10.0, 86_400), "seconds to wait for a provider's answer"
     )
+    provider_pause = _above_zero(
+        *("MAILRELAY_PROVIDER_PAUSE", 10.0, 3600),
+        "seconds for which a provider that fails is left alone at first",
+    )
     concurrency = _whole(
         *("MAILRELAY_CONCURRENCY", 64, 1, 1000),
         "emails that one worker process sends at the same time",
@@ -334,7 +341,7 @@ class _Environment(Schema):
         avoid = data.pop("duplicates") == "avoid"
         data["events"] = data["events"] == "on"
         keys = {digest: name for name, digest in data.pop("api_keys")}
-        return Settings(**data, api_keys=keys, avoid_duplicates=avoid)
+        return Settings(**data, api_keys=keys, avoid_duplicates=avoid, rates={})
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -344,8 +351,38 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     except ValidationError as error:
         variable, problems = next(iter(error.messages_dict.items()))
         raise SettingsError(variable, str(problems[0]).rstrip(".")) from None
+    settings = replace(settings, rates=_rates(environ))
     _check_together(settings)
     return settings
+
+
+RATE_PREFIX = "MAILRELAY_RATE_"
+"""What the variable of a provider's rate is called, before the provider's name."""
+
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/([smhd])")
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY}
+
+
+def _rates(environ: Mapping[str, str]) -> dict[str, float]:
+    """The rates by provider, whose names the variables have: there may be any providers."""
+    variables = {name: value.strip() for name, value in environ.items() if value.strip()}
+    return {
+        variable.removeprefix(RATE_PREFIX).lower(): _rate(variable, value)
+        for variable, value in variables.items()
+        if variable.startswith(RATE_PREFIX)
+    }
+
+
+def _rate(variable: str, text: str) -> float:
+    match = _RATE.fullmatch(text)
+    rate = float(match[1]) / _UNITS[match[2]] if match else 0.0
+    # Each place in time is a whole number of microseconds, and a year of them is no rate.
+    if not 1e-6 <= rate <= 100_000:
+        raise SettingsError(
+            variable, "takes emails a second, minute, hour or day, such as 200/s or 50000/d"
+        )
+    return rate
 
 
 def _check_together(settings: Settings) -> None:

@@ -315,17 +315,21 @@ class Store:
                     "version": version,
                 }
             ),
-            where=items.to_item(
-                {
-                    "status": Status.QUEUED,
-                    "attempt": hint.attempt,
-                    "provider_index": hint.provider_index,
-                }
-            ),
+            where=_as_hinted(hint),
             reads=True,
         )
         item = self._items.change(claim)
         return None if item is None else items.read_email(item)
+
+    def put_off(self, hint: Hint, due_at: int) -> None:
+        """Have the sweep ask for the attempt that `hint` names at `due_at`, if it is not void."""
+        self._items.change(
+            Change(
+                key=items.email_key(hint.email_id),
+                sets=items.to_item({"due_at": due_at, "version": _new_version()}),
+                where=_as_hinted(hint),
+            )
+        )
 
     def advance(self, before: Email, after: Email, *, alone: bool = False) -> Email | None:
         """Record what the rules made of an email; None if it has changed since `before`.
@@ -450,6 +454,17 @@ class Store:
     def _expires(self, created_at: int) -> int:
         """When TTL removes what was created then: seconds since the epoch, as TTL has it."""
         return created_at // 1000 + self._retention
+
+
+def _as_hinted(hint: Hint) -> Item:
+    """What of an email tells that its next attempt is the one that `hint` asks for."""
+    return items.to_item(
+        {
+            "status": Status.QUEUED,
+            "attempt": hint.attempt,
+            "provider_index": hint.provider_index,
+        }
+    )
 
 
 def _new_version() -> str:

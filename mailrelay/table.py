@@ -103,6 +103,18 @@ class Table:
             )
         return answer.get("Item")
 
+    def get_many(self, keys: Sequence[Item]) -> dict[tuple[str, str], Item]:
+        """Those of at most 100 items that are there, by `pk` and `sk`."""
+        if not keys:
+            return {}
+        with available("DynamoDB"):
+            answer = self._dynamodb.batch_get_item(
+                RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}}
+            )
+        if answer.get("UnprocessedKeys"):
+            raise StoreUnavailable("DynamoDB: ProvisionedThroughputExceededException")
+        return {_key(item): item for item in answer["Responses"].get(self._name, [])}
+
     def update(
         self, key: Item, update: str, condition: str, values: Item, names: dict[str, str]
     ) -> bool:
@@ -120,6 +132,51 @@ class Table:
         except ClientError as error:
             unmet(error)
             return False
+        return True
+
+    def exchange(
+        self, key: Item, update: str, condition: str, values: Item
+    ) -> tuple[bool, Item | None]:
+        """One conditional update: whether it was made, and the item as it is now."""
+        try:
+            with available("DynamoDB"):
+                answer = self._dynamodb.update_item(
+                    TableName=self._name,
+                    Key=key,
+                    UpdateExpression=update,
+                    ConditionExpression=condition,
+                    ExpressionAttributeValues=values,
+                    ReturnValues="ALL_NEW",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+        except ClientError as error:
+            return False, unmet(error)
+        return True, dict(answer["Attributes"])
+
+    def put(self, item: Item, before: str) -> bool:
+        """Put a whole item in place of the one of version `before`, or of none if that is empty.
+
+        False if there is another one. `item` has a new random `version`, as with `Change`.
+        """
+        condition: dict[str, Any] = (
+            {
+                "ConditionExpression": "version = :before",
+                "ExpressionAttributeValues": {":before": {"S": before}},
+            }
+            if before
+            else {"ConditionExpression": "attribute_not_exists(pk)"}
+        )
+        try:
+            with available("DynamoDB"):
+                self._dynamodb.put_item(
+                    TableName=self._name,
+                    Item=item,
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    **condition,
+                )
+        except ClientError as error:
+            there = unmet(error)
+            return there is not None and there.get("version") == item["version"]
         return True
 
     def delete(
@@ -200,7 +257,7 @@ class Table:
     def _change_many(self, changes: Sequence[Change]) -> list[Item | Exception | None]:
         results: list[Item | Exception | None] = [None] * len(changes)
         wanted: dict[int, Item] = {}
-        found = self._read([change.key for change in changes if change.reads])
+        found = self.get_many([change.key for change in changes if change.reads])
         for index, change in enumerate(changes):
             if not change.reads:
                 wanted[index] = change.sets
@@ -225,17 +282,6 @@ class Table:
                 else:
                     results[index] = StoreUnavailable(f"DynamoDB: {error['Code']}")
         return results
-
-    def _read(self, keys: list[Item]) -> dict[tuple[str, str], Item]:
-        if not keys:
-            return {}
-        with available("DynamoDB"):
-            answer = self._dynamodb.batch_get_item(
-                RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}}
-            )
-        if answer.get("UnprocessedKeys"):
-            raise StoreUnavailable("DynamoDB: ProvisionedThroughputExceededException")
-        return {_key(item): item for item in answer["Responses"].get(self._name, [])}
 
     def _statement(self, change: Change) -> Any:
         sets = "".join(f' SET "{name}"=?' for name in change.sets)

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from mailrelay.message import Address, Content, Outcome
-from mailrelay.settings import Settings, SettingsError
+from mailrelay.settings import RATE_PREFIX, Settings, SettingsError
 
 ENTRY_POINT_GROUP = "mailrelay.providers"
 """Where a package says which providers it has: ``name = package.module:factory``.
@@ -45,6 +45,11 @@ class Answer:
     """In the provider's words where it has any; it may name the recipient, so never log it."""
     message_id: str | None = None
     """What the provider calls the email, if it accepted it."""
+    retry_after: float | None = None
+    """Seconds for which the provider wants to be left alone, where it says so."""
+    particular: bool = False
+    """Whether it is about this email or its sender alone, and tells nothing of how the provider
+    would answer any other."""
 
 
 class Provider(Protocol):
@@ -75,6 +80,13 @@ def check_names(names: Iterable[str], variable: str) -> None:
             )
 
 
+def check(settings: Settings) -> None:
+    """Raise `SettingsError` where the settings name a provider that is not installed."""
+    check_names(settings.providers, "EMAIL_PROVIDERS")
+    for name in settings.rates:
+        check_names([name], RATE_PREFIX + name.upper())
+
+
 def create_one(settings: Settings, name: str) -> Provider:
     """One provider, ready to send; raises `SettingsError`."""
     check_names([name], "EMAIL_PROVIDERS")
@@ -90,4 +102,5 @@ def create(settings: Settings) -> dict[str, Provider]:
 
     Raises `SettingsError` for an unknown name or a missing credential.
     """
+    check(settings)
     return {name: create_one(settings, name) for name in settings.providers}

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from urllib3 import BaseHTTPResponse, PoolManager, Timeout
-from urllib3.exceptions import HTTPError
+from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
+from urllib3.exceptions import HTTPError, InvalidHeader
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer
@@ -27,6 +27,10 @@ _PIECE_BYTES = 64 * 1024
 Until the answer is awaited, urllib3 lets each write take the connect timeout at most: all of a
 large body in one would fail on any line that needs longer for it.
 """
+
+
+OF_THE_EMAIL = (400, 413, 422)
+"""Statuses that are about what was sent: the next email may fare better (RFC 9110, RFC 4918)."""
 
 
 class NoAnswer(Exception):
@@ -120,7 +124,23 @@ def refusal(response: BaseHTTPResponse, outcome: Outcome, words: object) -> Answ
     """The answer that is no success, with HTTP's own words where the provider has none."""
     status = str(response.status)
     said = one_line(words) if isinstance(words, str) else ""
-    return Answer(outcome, status, said or one_line(response.reason or "") or f"HTTP {status}")
+    return Answer(
+        outcome,
+        status,
+        said or one_line(response.reason or "") or f"HTTP {status}",
+        retry_after=retry_after(response.headers.get("Retry-After")),
+        particular=response.status in OF_THE_EMAIL,
+    )
+
+
+def retry_after(header: str | None) -> float | None:
+    """The seconds of a Retry-After header, which has them or a date; None where it has neither."""
+    if header is None:
+        return None
+    try:
+        return Retry().parse_retry_after(header)
+    except (InvalidHeader, ValueError, OverflowError):
+        return None
 
 
 def json_object(response: BaseHTTPResponse) -> dict[str, Any]:

@@ -6,6 +6,7 @@ https://documentation.mailgun.com/docs/mailgun/api-reference/send/mailgun/messag
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from urllib3 import BaseHTTPResponse
 from urllib3.filepost import encode_multipart_formdata
@@ -41,8 +42,13 @@ _BY_STATUS = {
 _WRONG_PATH = b"Mailgun Magnificent API"
 """With this text and a 200 Mailgun answers to a path that it does not have."""
 
-_OURS = re.compile(r"\bfrom\b|is not allowed to send", re.IGNORECASE)
-"""A 400 about our sender or our domain: the message would be fine elsewhere."""
+_SENDER = re.compile(r"\bfrom\b", re.IGNORECASE)
+_DOMAIN = re.compile(r"is not allowed to send", re.IGNORECASE)
+"""A 400 about the sender, or about our domain: the message would be fine elsewhere."""
+
+
+_WAIT = re.compile(r"\bafter ([0-9]{1,6}) seconds?\b")
+"""How long to wait after a 429, which Mailgun says in prose: "try again after 120 seconds"."""
 
 
 class Mailgun:
@@ -105,14 +111,19 @@ def _fields(envelope: Envelope) -> list[tuple[str, str]]:
 
 
 def _read(response: BaseHTTPResponse) -> Answer:
-    answer = json_object(response)
-    message = answer.get("message")
+    body = json_object(response)
+    message = body.get("message")
     outcome = _BY_STATUS.get(response.status, default_outcome(response.status))
     if outcome is Outcome.ACCEPTED:
-        return _accepted(response, answer.get("id"), message)
+        return _accepted(response, body.get("id"), message)
     if outcome is Outcome.REJECTED and not _blames_message(message):
         outcome = Outcome.UNAVAILABLE
-    return refusal(response, outcome, message)
+    answer = refusal(response, outcome, message)
+    if response.status == 400 and _DOMAIN.search(answer.reason):
+        return replace(answer, particular=False)
+    if response.status == 429 and (wait := _WAIT.search(answer.reason)):
+        return replace(answer, retry_after=float(wait[1]))
+    return answer
 
 
 def _accepted(response: BaseHTTPResponse, message_id: object, message: object) -> Answer:
@@ -126,4 +137,6 @@ def _accepted(response: BaseHTTPResponse, message_id: object, message: object) -
 
 def _blames_message(message: object) -> bool:
     """Whether a 400 is Mailgun's own, and about nothing of ours."""
-    return isinstance(message, str) and bool(message) and not _OURS.search(message)
+    if not (isinstance(message, str) and message):
+        return False
+    return not (_SENDER.search(message) or _DOMAIN.search(message))

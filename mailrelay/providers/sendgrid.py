@@ -8,6 +8,8 @@ https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 from sendgrid.helpers.mail import Content as SendGridContent
@@ -16,6 +18,7 @@ from sendgrid.helpers.mail import Header, Mail, Personalization
 from sendgrid.helpers.mail.exceptions import ApiKeyIncludedException
 from urllib3 import BaseHTTPResponse
 
+from mailrelay import clock
 from mailrelay.message import Address, Outcome
 from mailrelay.providers import Answer, Envelope, headers
 from mailrelay.providers.http import (
@@ -67,9 +70,8 @@ class SendGrid:
             payload = _payload(envelope)
         except ApiKeyIncludedException:
             # The package refuses a text that begins like a SendGrid key; other providers do not.
-            return Answer(
-                Outcome.UNAVAILABLE, "api_key_included", "the text begins like an API key"
-            )
+            said = "the text begins like an API key"
+            return Answer(Outcome.UNAVAILABLE, "api_key_included", said, particular=True)
         sent = {**self._authorization, "Content-Type": "application/json"}
         try:
             response = self._http.request(
@@ -130,7 +132,21 @@ def _read(response: BaseHTTPResponse) -> Answer:
         return _accepted(response, answer)
     if outcome is Outcome.REJECTED and not _blames_message(answer):
         outcome = Outcome.UNAVAILABLE
-    return refusal(response, outcome, _words(answer))
+    refused = refusal(response, outcome, _words(answer))
+    if _blames_sender(answer):
+        # Also a 403: "The from address does not match a verified Sender Identity."
+        return replace(refused, particular=True)
+    if response.status == 429 and (wait := _until_reset(response)) is not None:
+        return replace(refused, retry_after=wait)
+    return refused
+
+
+def _until_reset(response: BaseHTTPResponse) -> float | None:
+    """Seconds until the time that X-RateLimit-Reset has, in seconds since the epoch."""
+    reset = response.headers.get("X-RateLimit-Reset", "")
+    return (
+        max(0.0, int(reset) - clock.now() / 1000) if re.fullmatch("[0-9]{1,12}", reset) else None
+    )
 
 
 def _accepted(response: BaseHTTPResponse, answer: dict[str, Any]) -> Answer:
@@ -159,8 +175,11 @@ def _texts(answer: dict[str, Any], key: str) -> list[str]:
 
 def _blames_message(answer: dict[str, Any]) -> bool:
     """Whether a 400 names a field, and none that is about our sender."""
-    fields = _texts(answer, "field")
-    return bool(fields) and not any(field.startswith(_OURS) for field in fields)
+    return bool(_texts(answer, "field")) and not _blames_sender(answer)
+
+
+def _blames_sender(answer: dict[str, Any]) -> bool:
+    return any(field.startswith(_OURS) for field in _texts(answer, "field"))
 
 
 def _words(answer: dict[str, Any]) -> str:

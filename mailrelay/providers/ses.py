@@ -27,7 +27,15 @@ from botocore.exceptions import (
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer, Envelope, headers
-from mailrelay.providers.http import Body, body_seconds, default_outcome, one_line, silence
+from mailrelay.providers.http import (
+    OF_THE_EMAIL,
+    Body,
+    body_seconds,
+    default_outcome,
+    one_line,
+    retry_after,
+    silence,
+)
 from mailrelay.settings import PROVIDER_CONNECT_TIMEOUT, Settings, SettingsError
 
 _BY_ERROR = {
@@ -43,13 +51,20 @@ _BY_ERROR = {
     "ThrottlingException": Outcome.RETRY,
 }
 
-_BY_TEXT = (
-    # "Email address is not verified. The following identities failed the check in region …"
-    ("MessageRejected", "not verified", Outcome.UNAVAILABLE),
-    ("TooManyRequestsException", "Daily message quota exceeded", Outcome.UNAVAILABLE),
-    ("ThrottlingException", "Daily message quota exceeded", Outcome.UNAVAILABLE),
-)
-"""Errors that mean something else with these words in them."""
+_THROTTLED = ("TooManyRequestsException", "ThrottlingException")
+
+_NOT_VERIFIED = "not verified"
+"""In a MessageRejected: "Email address is not verified. The following identities failed the check
+in region …": the sender's fault, or while the account is in SES's sandbox the recipient's."""
+
+_DAILY_QUOTA = "Daily message quota exceeded"
+
+_QUOTA_WAIT = 3600.0
+"""Seconds to leave SES alone once the day's quota is used up. It counts the last 24 hours at each
+moment, so that a part of it comes back all the time."""
+
+_OF_THE_SENDER = ("MailFromDomainNotVerifiedException",)
+"""Errors that only emails of the same sender meet."""
 
 _NO_CREDENTIALS = (
     NoCredentialsError,
@@ -112,7 +127,8 @@ class Ses:
     def send(self, envelope: Envelope) -> Answer:
         mailboxes = (envelope.sender, envelope.to, envelope.content.reply_to)
         if any(mailbox and not _local_part(mailbox.email).isascii() for mailbox in mailboxes):
-            return Answer(Outcome.UNAVAILABLE, "local_part", "SES takes only ASCII local parts")
+            said = "SES takes only ASCII local parts"
+            return Answer(Outcome.UNAVAILABLE, "local_part", said, particular=True)
         message = _mime(envelope)
         call = _Call()
         _call.set(call)
@@ -177,15 +193,22 @@ def _mime(envelope: Envelope) -> bytes:
 
 
 def _refusal(error: ClientError) -> Answer:
-    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    metadata = error.response["ResponseMetadata"]
+    status = metadata["HTTPStatusCode"]
     told = error.response.get("Error", {})
     code = one_line(str(told.get("Code") or status))
     text = one_line(str(told.get("Message") or "")) or f"HTTP {status}"
-    outcome = _BY_ERROR.get(code, default_outcome(status))
-    for other, words, meaning in _BY_TEXT:
-        if code == other and words in text:
-            outcome = meaning
-    return Answer(outcome, code, text)
+    if code == "MessageRejected" and _NOT_VERIFIED in text:
+        return Answer(Outcome.UNAVAILABLE, code, text, particular=True)
+    if code in _THROTTLED and _DAILY_QUOTA in text:
+        return Answer(Outcome.UNAVAILABLE, code, text, retry_after=_QUOTA_WAIT)
+    return Answer(
+        _BY_ERROR.get(code, default_outcome(status)),
+        code,
+        text,
+        retry_after=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
+        particular=code in _OF_THE_SENDER or (code not in _BY_ERROR and status in OF_THE_EMAIL),
+    )
 
 
 def _failure(error: Exception, call: _Call) -> Answer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Flask
 
 from mailrelay import assembly, providers
 from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
-from mailrelay.web import emails, health, metrics, problems, requests
+from mailrelay.web import auth, circuits, emails, health, metrics, problems, requests
 
 MAX_BODY = 25_000_000
 """Bytes of a request's body."""
@@ -18,7 +20,7 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
 
     Raises `SettingsError` where the chain names a provider that is not installed.
     """
-    providers.check_names(settings.providers, "EMAIL_PROVIDERS")
+    providers.check(settings)
     store = assembly.store(settings)
     relay = assembly.relay(settings, store, queue)
     app = Flask(__name__, static_folder=None)
@@ -30,5 +32,8 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     problems.register(app)
     app.register_blueprint(metrics.blueprint(assembly.backlog(settings), settings.providers))
     app.register_blueprint(emails.blueprint(relay, settings.api_keys, settings.providers))
+    authenticate = partial(auth.key_name, settings.api_keys)
+    shared = assembly.shared(settings)
+    app.register_blueprint(circuits.blueprint(shared, settings, authenticate))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
     return app

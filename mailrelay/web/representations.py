@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mailrelay import delivery
+from mailrelay.circuit import Circuit
+from mailrelay.clock import rfc3339
 from mailrelay.message import Address, Attempt, Email, Status
 from mailrelay.relay import Accepted, BatchView
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _OPEN = (Status.QUEUED, Status.SENDING, Status.DEFERRED, Status.UNKNOWN)
 
@@ -48,7 +47,7 @@ def batch(view: BatchView) -> dict[str, Any]:
     return {
         "object": "batch",
         "id": batch.id,
-        "createdAt": time(batch.created_at),
+        "createdAt": rfc3339(batch.created_at),
         "from": _address(batch.sender),
         "subject": batch.subject,
         "status": status,
@@ -57,6 +56,20 @@ def batch(view: BatchView) -> dict[str, Any]:
         "counts": {status.value: view.counts[status] for status in Status},
         "emails": [{"object": "email", **_summary(email)} for email in view.emails],
         "nextCursor": None if view.next_index is None else str(view.next_index),
+    }
+
+
+def provider(circuit: Circuit, rate: float | None, now: int) -> dict[str, Any]:
+    """How a provider does; its `rate` is in emails a second."""
+    return {
+        "name": circuit.provider,
+        "status": circuit.state_at(now),
+        "since": _optional_time(circuit.since),
+        "until": _optional_time(circuit.until),
+        "outcome": circuit.outcome,
+        "code": circuit.code,
+        "held": circuit.held,
+        "rate": rate,
     }
 
 
@@ -72,7 +85,7 @@ def _summary(email: Email) -> dict[str, Any]:
         "retries": delivery.retries(email),
         "provider": accepted and accepted.provider,
         "providerMessageId": accepted and accepted.message_id,
-        "createdAt": time(email.created_at),
+        "createdAt": rfc3339(email.created_at),
         "lastAttemptAt": _optional_time(email.last_attempt_at),
         "nextAttemptAt": _optional_time(email.due_at if email.status is Status.DEFERRED else None),
         "error": error
@@ -87,7 +100,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "outcome": attempt.outcome,
         "code": attempt.code,
         "reason": attempt.reason,
-        "startedAt": time(attempt.started_at),
+        "startedAt": rfc3339(attempt.started_at),
         "durationMs": attempt.duration_ms,
     }
 
@@ -96,11 +109,5 @@ def _address(address: Address) -> dict[str, str]:
     return {"email": address.email} | ({"name": address.name} if address.name else {})
 
 
-def time(ms: int) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    moment = _EPOCH + timedelta(milliseconds=ms)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _optional_time(ms: int | None) -> str | None:
-    return None if ms is None else time(ms)
+    return None if ms is None else rfc3339(ms)

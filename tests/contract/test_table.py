@@ -11,14 +11,14 @@ import pytest
 from botocore.exceptions import ClientError
 
 from mailrelay import assembly, aws, clock, delivery, items, provision
-from mailrelay.courier import Courier
 from mailrelay.message import Content, Email, Hint, Outcome, Status
 from mailrelay.providers import Answer
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store
 from mailrelay.table import Change, StoreUnavailable, Table
 from tests.support.aws import AWS_CREDENTIALS
-from tests.support.fakes import FakeProvider, unobserved
+from tests.support.couriers import a_courier
+from tests.support.fakes import FakeProvider
 from tests.support.processes import unused_name
 from tests.support.records import CONTENT, a_batch, an_attempt, an_email
 from tests.support.threads import at_once
@@ -198,9 +198,7 @@ def test_large_contents_are_sent_a_few_at_a_time(local: Local) -> None:
             now -= 1
         return Answer(Outcome.ACCEPTED, "200")
 
-    courier = Courier(
-        local.store, {"mailgun": FakeProvider(send)}, assembly.policy(local.settings), unobserved
-    )
+    courier = a_courier(local.store, {"mailgun": FakeProvider(send)}, local.settings)
     at_once(courier.deliver, [email.hint for email in emails])
 
     assert most == 4

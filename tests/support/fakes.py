@@ -1,13 +1,16 @@
-"""Stand-ins for what a unit test does not want to be real: the queue and the providers."""
+"""Stand-ins for what a unit test does not want to be real: the queue, the providers, the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
+from mailrelay.circuit import Circuit
 from mailrelay.message import Hint, Outcome
 from mailrelay.observation import Observation
 from mailrelay.providers import Answer, Envelope
 from mailrelay.queue import QueueUnavailable
+from mailrelay.table import StoreUnavailable
 
 
 class FakeQueue:
@@ -44,6 +47,43 @@ class FakeProvider:
 
     def check(self) -> Answer:
         return Answer(Outcome.ACCEPTED)
+
+
+class FakeShared:
+    """What the processes know together of the providers (`mailrelay.shared`), in memory."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Circuit] = {}
+        self.reserved: dict[str, int] = {}
+        self.down = False
+        self.reservations: list[int] = []
+        """How much each one took."""
+
+    def circuits(self, providers: Sequence[str]) -> dict[str, Circuit]:
+        self._answer()
+        return {name: self.known.get(name, Circuit(name)) for name in providers}
+
+    def change_circuit(self, before: Circuit, after: Circuit) -> Circuit | None:
+        self._answer()
+        known = self.known.get(before.provider)
+        if (known.version if known else "") != before.version:
+            return None
+        version = str(int(before.version or 0) + 1)
+        self.known[before.provider] = replace(after, version=version)
+        return self.known[before.provider]
+
+    def reserve(self, provider: str, now: int, cost: int, horizon: int) -> int | None:
+        self._answer()
+        start = max(now, self.reserved.get(provider, 0))
+        if start > now + horizon:
+            return None
+        self.reserved[provider] = start + cost
+        self.reservations.append(cost)
+        return start
+
+    def _answer(self) -> None:
+        if self.down:
+            raise StoreUnavailable("DynamoDB: down")
 
 
 def unobserved(_: Observation) -> None:

@@ -11,6 +11,7 @@ from moto import mock_aws
 
 from mailrelay import assembly, aws, backlog, clock, provision
 from mailrelay.backlog import Backlog, Depths, Due
+from mailrelay.circuit import Circuit, State
 from mailrelay.settings import Settings
 from mailrelay.store import Store, StoreUnavailable
 from tests.support.processes import wait_for
@@ -91,14 +92,14 @@ REFUSED = ClientError({"Error": {"Code": "AccessDenied"}}, "GetQueueAttributes")
 def test_what_is_not_known_is_not_shown(
     queues: Depths | Exception, due: Due | Exception, gauges: dict[str, float]
 ) -> None:
-    assert shown(Backlog(Source(queues), Source(due))) == gauges
+    assert shown(Backlog(Source(queues), Source(due), dict)) == gauges
 
 
 def test_who_hangs_is_not_waited_for_and_hides_nobody_else(
     hangs: Hangs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backlog, "PATIENCE", 0.05)
-    what = Backlog(Source(DEPTHS), hangs)
+    what = Backlog(Source(DEPTHS), hangs, dict)
 
     assert shown(what) == shown(what) == QUEUES | up(1, 0)
     assert hangs.asked == 1  # and not once more for each reader
@@ -115,7 +116,7 @@ def test_several_readers_cost_no_more_than_one(
 ) -> None:
     monkeypatch.setattr(backlog, "KEPT", kept)
     queues, due = Source(DEPTHS), Source(answer)
-    what = Backlog(queues, due)
+    what = Backlog(queues, due, dict)
 
     for _ in range(3):
         shown(what)
@@ -126,7 +127,7 @@ def test_several_readers_cost_no_more_than_one(
 def test_an_answer_replaces_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "KEPT", -1.0)
     due = Source(DUE)
-    what = Backlog(Source(DEPTHS), due)
+    what = Backlog(Source(DEPTHS), due, dict)
     shown(what)
 
     due.answer = DOWN
@@ -177,4 +178,20 @@ def test_the_queues_are_read_by_state(settings: Settings) -> None:
         "queue_messages{queue=sweep,state=ready}": 0,
         "queue_messages{queue=sweep,state=in_flight}": 0,
         "queue_messages{queue=sweep,state=delayed}": 0,
+    }
+
+
+def test_a_provider_that_is_left_alone_shows_as_an_open_circuit() -> None:
+    known = {
+        "mailgun": Circuit("mailgun", State.OPEN, until=1),
+        "ses": Circuit("ses", State.HALF_OPEN, until=1),
+        "sendgrid": Circuit("sendgrid"),
+    }
+
+    gauges = shown(Backlog(Source({}), Source(DUE), lambda: known))
+
+    assert {name: value for name, value in gauges.items() if "circuit" in name} == {
+        "provider_circuit_open{provider=mailgun}": 1,
+        "provider_circuit_open{provider=ses}": 1,
+        "provider_circuit_open{provider=sendgrid}": 0,
     }

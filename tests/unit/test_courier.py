@@ -16,7 +16,8 @@ from mailrelay.providers import Answer
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store, StoreUnavailable
 from tests.support.aws import AWS_CREDENTIALS
-from tests.support.fakes import FakeProvider, unobserved
+from tests.support.couriers import a_courier
+from tests.support.fakes import FakeProvider
 from tests.support.records import CHAIN, CONTENT, a_batch, an_email
 
 
@@ -27,7 +28,7 @@ def providers() -> dict[str, FakeProvider]:
 
 @pytest.fixture
 def courier(store: Store, settings: Settings, providers: dict[str, FakeProvider]) -> Courier:
-    return Courier(store, providers, assembly.policy(settings), unobserved)
+    return a_courier(store, providers, settings)
 
 
 def stored(store: Store, content: Content = CONTENT, **changes: Any) -> Email:
@@ -105,7 +106,7 @@ def test_a_provider_that_is_not_configured_any_more_is_passed_over(
     store: Store, settings: Settings
 ) -> None:
     ses = FakeProvider()
-    courier = Courier(store, {"ses": ses}, assembly.policy(settings), unobserved)
+    courier = a_courier(store, {"ses": ses}, settings)
     email = stored(store)
 
     following = courier.deliver(email.hint)
@@ -192,7 +193,7 @@ def test_an_acceptance_after_the_lease_ends_the_email_and_asks_nobody_else(
     """The process was away for so long that the sweep took the email for abandoned."""
     settings = load({**AWS_CREDENTIALS, "MAILRELAY_DUPLICATES": duplicates})
     policy = assembly.policy(settings)
-    courier = Courier(store, providers, policy, unobserved)
+    courier = a_courier(store, providers, settings)
     email = stored(store)
 
     def swept_meanwhile() -> Answer:
@@ -241,7 +242,7 @@ def test_a_claim_that_took_most_of_the_lease_sends_nothing(
             return store.claim(hint, now - 20_000, due_at - 20_000)
 
     slow: Any = Slow(store, failures=0)
-    courier = Courier(slow, providers, assembly.policy(settings), unobserved)
+    courier = a_courier(slow, providers, settings)
     email = stored(store)
 
     following = courier.deliver(email.hint)
@@ -272,7 +273,7 @@ def test_an_answer_is_written_down_however_often_it_takes(
     store: Store, settings: Settings, providers: dict[str, FakeProvider]
 ) -> None:
     flaky: Any = Flaky(store, failures=3)
-    courier = Courier(flaky, providers, assembly.policy(settings), unobserved)
+    courier = a_courier(flaky, providers, settings)
     email = stored(store)
 
     with capture_logs() as lines:
@@ -291,9 +292,14 @@ def test_a_process_that_is_ending_gives_up_after_a_lease(
 ) -> None:
     flaky: Any = Flaky(store, failures=1_000_000)
     policy = replace(assembly.policy(settings), lease=200)
-    courier = Courier(flaky, providers, policy, unobserved)
+    courier = a_courier(flaky, providers, settings, policy=policy)
     email = stored(store)
-    courier.stop()
+
+    def told_to_end() -> Answer:
+        courier.stop()
+        return Answer(Outcome.ACCEPTED, "200", "queued", "<id@provider.example>")
+
+    providers["mailgun"].answer = told_to_end
 
     with pytest.raises(StoreUnavailable):
         courier.deliver(email.hint)

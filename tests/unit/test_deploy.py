@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import Metric
 
 from mailrelay import metrics
 from mailrelay.backlog import Backlog, Due
+from mailrelay.circuit import Circuit
 from tests.support.processes import ROOT
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -41,7 +42,9 @@ def samples() -> dict[str, set[str]]:
                 found[f"{family.name}_info"] = set(family.samples[0].labels)
             else:
                 found[family.name + ("_total" if family.type == "counter" else "")] = labels
-    for family in Backlog(lambda: {"deliver": {"ready": 1}}, lambda: Due(1, 1)).collect():
+    for family in Backlog(
+        lambda: {"deliver": {"ready": 1}}, lambda: Due(1, 1), lambda: {"ses": Circuit("ses")}
+    ).collect():
         found[family.name] = set(family.samples[0].labels)
     return found
 
@@ -183,7 +186,9 @@ def test_prometheus_understands_the_dashboard_s_queries(promtool: str, tmp_path:
 def test_prometheus_finds_no_fault_with_the_metrics(promtool: str, tmp_path: Path) -> None:
     """Its linter knows the conventions for names, types and units."""
     metrics.begin_at_zero(["mailgun"], ["deliver"])
-    backlog = Backlog(lambda: {"deliver": {"ready": 1}}, lambda: Due(1, 1))
+    backlog = Backlog(
+        lambda: {"deliver": {"ready": 1}}, lambda: Due(1, 1), lambda: {"ses": Circuit("ses")}
+    )
 
     shown = _Collected([*metrics.collect(), *backlog.collect()])
     check(promtool, "check", "metrics", cwd=tmp_path, stdin=generate_latest(shown))

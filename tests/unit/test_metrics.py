@@ -9,6 +9,7 @@ import pytest
 
 from mailrelay import metrics
 from mailrelay.backlog import Backlog, Due
+from mailrelay.circuit import Circuit
 from mailrelay.message import Outcome, Status
 from mailrelay.observation import (
     AttemptEnded,
@@ -200,7 +201,9 @@ def _existing() -> dict[str, tuple[str, frozenset[str]]]:
                 family.name, family.type = f"{family.name}_info", "gauge"
                 labels = frozenset(family.samples[0].labels)
             found[family.name + total] = (family.type, labels)
-    for family in Backlog(lambda: {"deliver": {"ready": 1}}, lambda: Due(1, 1)).collect():
+    for family in Backlog(
+        lambda: {"deliver": {"ready": 1}}, lambda: Due(1, 1), lambda: {"ses": Circuit("ses")}
+    ).collect():
         found[family.name] = (family.type, frozenset(family.samples[0].labels))
     return found
 

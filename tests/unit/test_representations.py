@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailrelay.clock import rfc3339
 from mailrelay.message import Attempt, Email, Outcome, Status
 from mailrelay.relay import Accepted, BatchView
 from mailrelay.web import representations
@@ -28,13 +29,13 @@ from tests.support.records import a_batch, an_attempt, an_email
 )
 def test_time(ms: int, shown: str) -> None:
     """RFC 3339, in UTC, to the millisecond."""
-    assert representations.time(ms) == shown
+    assert rfc3339(ms) == shown
 
 
 @given(st.integers(0, 10**13))
 def test_times_sort_as_they_are(ms: int) -> None:
     """A later time is a later text: no millisecond is lost by rounding."""
-    assert representations.time(ms) < representations.time(ms + 1)
+    assert rfc3339(ms) < rfc3339(ms + 1)
 
 
 @given(st.fixed_dictionaries({status: st.integers(0, 3) for status in Status}))

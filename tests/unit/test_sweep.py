@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -292,3 +293,26 @@ def test_what_somebody_else_changed_meanwhile_is_left_to_him(
 
     assert sweep_all(sweeper).enqueued == 0
     assert now(store, email).status is Status.SENDING
+
+
+def test_a_sweep_whose_machine_is_ahead_leaves_what_is_not_due_by_dynamodbs_clock(
+    store: Store, settings: Settings, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learns the time by the answer to its first question, which was wrong."""
+    monkeypatch.setattr(clock, "_ahead", 0)
+
+    class Tells:
+        def due(self, shard: int, now: int) -> Iterator[list[Email | str]]:
+            pages = list(store.due(shard, now))
+            monkeypatch.setattr(clock, "_ahead", -30_000)
+            yield from pages
+
+    batch = a_batch()
+    email = an_email(batch, status=Status.SENDING, due_at=clock.now() - 10_000)
+    store.create(batch, CONTENT, [email], withdraw_at=None)
+    told: Any = Tells()
+
+    sweep_all(Sweeper(told, queue, assembly.policy(settings), unobserved, queue_limit=800))
+
+    assert now(store, email).status is Status.SENDING
+    assert queue.hints == []

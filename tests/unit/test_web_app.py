@@ -16,12 +16,11 @@ from structlog.testing import capture_logs
 from werkzeug.test import TestResponse
 
 from mailrelay import assembly, aws, clock, provision, web
-from mailrelay.courier import Courier
 from mailrelay.message import EmailId, Hint
 from mailrelay.providers import Answer, Envelope
 from mailrelay.queue import QueueUnavailable
 from mailrelay.settings import Settings, SettingsError, load
-from tests.support.fakes import unobserved
+from tests.support.couriers import a_courier
 from tests.support.processes import free_port
 
 if TYPE_CHECKING:
@@ -112,9 +111,7 @@ class World:
             email = self.store.email(_parsed(email_id))
             assert email is not None
             providers = dict.fromkeys(self.settings.providers, ScriptedProvider(answer))
-            Courier(self.store, providers, assembly.policy(self.settings), unobserved).deliver(
-                email.hint
-            )
+            a_courier(self.store, providers, self.settings).deliver(email.hint)
 
     def claim(self, email_id: str) -> None:
         """A worker holds the email."""

@@ -21,7 +21,7 @@ def client() -> Iterator[FlaskClient]:
     """An application with a few routes, and the metrics."""
     app = Flask(__name__)
     problems.register(app)
-    backlog = Backlog(lambda: {"deliver": {"ready": 1}}, lambda: Due(2, 3000))
+    backlog = Backlog(lambda: {"deliver": {"ready": 1}}, lambda: Due(2, 3000), dict)
     app.register_blueprint(metrics.blueprint(backlog, ["mailgun"]))
 
     @app.get("/emails/<id_>")

@@ -1,0 +1,94 @@
+"""How fast each provider may be asked, by all workers together.
+
+Each request has a place in time, spaced as the rate says. A worker reserves places for as many of
+its threads as want one, in one write, and each thread waits for its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from enum import Enum, auto
+
+from mailrelay import clock
+from mailrelay.shared import Shared
+
+_MICROSECONDS = 1_000_000
+
+_HORIZON = 2 * _MICROSECONDS
+"""How far ahead places are given away. Who gets none comes back later, and blocks no thread."""
+
+_MOST_AT_ONCE = _MICROSECONDS
+"""How much of a provider's time one reservation takes at most, unless one place is more."""
+
+_GRACE = _MICROSECONDS
+"""For how long a place may still be taken after its time."""
+
+
+class Turn(Enum):
+    """What came of waiting for a place."""
+
+    COME = auto()
+    TOO_FAR = auto()
+    """All places of the near future are taken."""
+    STOPPED = auto()
+
+
+class Rates:
+    """The limits of some providers; one without a limit never waits."""
+
+    def __init__(self, shared: Shared, rates: Mapping[str, float]) -> None:
+        """`rates` has emails a second, by provider."""
+        self._lanes = {name: _Lane(shared, name, rate) for name, rate in rates.items()}
+
+    def wait(self, provider: str, stopping: threading.Event) -> Turn:
+        """Wait until one email may go to `provider`; raises `StoreUnavailable`."""
+        lane = self._lanes.get(provider)
+        if lane is None:
+            return Turn.COME
+        place = lane.place()
+        if place is None:
+            return Turn.TOO_FAR
+        stopped = stopping.wait(max(0, place - _now()) / _MICROSECONDS)
+        return Turn.STOPPED if stopped else Turn.COME
+
+
+class _Lane:
+    """The places at one provider that this process has reserved."""
+
+    def __init__(self, shared: Shared, provider: str, rate: float) -> None:
+        self._shared = shared
+        self._provider = provider
+        self._step = round(_MICROSECONDS / rate)
+        self._lock = threading.Lock()
+        self._wanted = 0
+        self._wanted_lock = threading.Lock()
+        self._places: list[int] = []
+
+    def place(self) -> int | None:
+        """When the next request may be made, in microseconds since the epoch."""
+        with self._wanted_lock:
+            self._wanted += 1
+        try:
+            with self._lock:
+                return self._take()
+        finally:
+            with self._wanted_lock:
+                self._wanted -= 1
+
+    def _take(self) -> int | None:
+        now = _now()
+        while self._places:
+            place = self._places.pop(0)
+            if place > now - _GRACE:
+                return place
+        count = max(1, min(self._wanted, _MOST_AT_ONCE // self._step))
+        first = self._shared.reserve(self._provider, now, count * self._step, _HORIZON)
+        if first is None:
+            return None
+        self._places = [first + self._step * index for index in range(1, count)]
+        return first
+
+
+def _now() -> int:
+    return clock.now() * 1000
