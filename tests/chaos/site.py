@@ -30,7 +30,8 @@ SETTINGS = {
     "MAILRELAY_PROVIDER_TIMEOUT": f"{PROVIDER_TIMEOUT:g}",
     "MAILRELAY_SWEEP_INTERVAL": "2",
     # So long that no outage of a round uses it up: no healthy address may fail.
-    "MAILRELAY_RETRY_SCHEDULE": ",".join(["3"] * 100),
+    "MAILRELAY_RETRY_SCHEDULE": ",".join(["5"] * 100),
+    "MAILRELAY_PROVIDER_PAUSE": "3",
     "MAILRELAY_CONCURRENCY": "16",
     # Several workers on one machine cannot have one port.
     "MAILRELAY_METRICS_PORT": "0",
