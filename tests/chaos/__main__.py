@@ -75,7 +75,7 @@ def main(minutes: float, seed: int | None, only: str | None, listing: bool) -> N
 
     Ends with 1 if anything was lost, or sent twice beyond the stated case.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if listing:
         for fault in FAULTS.values():
             console.print(f"{fault.name:22} {fault.tried}")
