@@ -20,6 +20,8 @@ _PATIENCE = 20.0
 _GIVE_UP = 90.0
 """Seconds after which a client stops asking again, key or no key."""
 
+_THREADS = 6
+
 _MANY = 400
 """Emails after which a client takes its time: a fault that takes long needs no more than some."""
 
@@ -30,7 +32,7 @@ _REFUSED_BY_ALL = "+".join(f"{name}-refuse" for name in ("mailgun", "ses", "send
 
 
 class Client:
-    """Sends batches of many sizes to whichever web process there is, from two threads.
+    """Sends batches of many sizes to whichever web process there is, from several threads.
 
     Half of the requests carry an Idempotency-Key, and are sent again until they are answered: each
     of these recipients is to be written to once. The others are sent once, whatever comes back.
@@ -44,10 +46,10 @@ class Client:
         self._numbers = count()
         self._stopping = threading.Event()
         self._requests: list[Request] = []
-        self._pool = urllib3.PoolManager(maxsize=4, retries=False)
+        self._pool = urllib3.PoolManager(maxsize=_THREADS, retries=False)
         self._threads = [
             threading.Thread(target=self._run, args=(Random(seed + 1 + index),), daemon=True)
-            for index in range(2)
+            for index in range(_THREADS)
         ]
 
     def start(self) -> None:
@@ -64,10 +66,10 @@ class Client:
 
     def _run(self, rng: Random) -> None:
         for size in _sizes(rng):
+            self.send(size, rng, self._urls)
             rate = self._rate if next(self._numbers) < _MANY else self._rate / 10
             if self._stopping.wait(size / rate * len(self._threads)):
                 return
-            self.send(size, rng, self._urls)
 
     def send(self, size: int, rng: Random, urls: Callable[[], Sequence[str]]) -> Request:
         """Send one batch to one of `urls`, as it may take several requests."""

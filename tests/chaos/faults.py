@@ -34,6 +34,8 @@ class Fault:
     """A request to a provider may go unanswered, or its worker die."""
     misleading: bool = False
     """A 503 may hide a batch that was accepted."""
+    punctual: bool = False
+    """No message gets lost by it: no email may have to wait until the sweep finds it."""
     clocks: Mapping[str, float] = field(default_factory=dict)
     """By how many seconds the clocks of parts are wrong."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -145,7 +147,10 @@ def _dies_while_accepting(site: Site, rng: Random) -> None:
 # Processes that are told to end
 
 
-@_fault("worker-terminated", "SIGTERM to both workers under load, one after the other", "worker")
+@_fault(
+    *("worker-terminated", "SIGTERM to both workers under load, one after the other", "worker"),
+    punctual=True,
+)
 def _worker_terminated(site: Site, rng: Random) -> None:
     for name in ("worker-1", "worker-2"):
         site.stop(name)
@@ -153,7 +158,7 @@ def _worker_terminated(site: Site, rng: Random) -> None:
         site.hold(rng, 0, 2)
 
 
-@_fault("web-terminated", "a rolling deploy of the web process under load", "web")
+@_fault("web-terminated", "a rolling deploy of the web process under load", "web", punctual=True)
 def _web_terminated(site: Site, rng: Random) -> None:
     site.start("web-2")
     site.stop("web-1")

@@ -28,6 +28,7 @@ class Breach(StrEnum):
     LEFT_OVER = "left in the due index"
     LEAK = "more than ids in a message"
     ENQUEUED_OFTEN = "enqueued too often"
+    WAITED = "left to the sweep"
     SAGGED = "slower and slower"
     TRACEBACK = "a traceback in a log"
     STUCK = "a part that did not do as it was told"

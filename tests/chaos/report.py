@@ -22,6 +22,7 @@ HEADINGS = (
     "sent twice, stated case",
     "sent twice otherwise",
     "other breaches",
+    "found by the sweep",
     "longest recovery",
 )
 
@@ -39,6 +40,8 @@ class Row:
     doubled: int
     others: int
     """Findings that are neither a loss nor a second copy."""
+    swept: int
+    """Emails that waited for a message's life or a lease."""
     recovery: float
     """Seconds, of the round that took longest."""
 
@@ -46,7 +49,7 @@ class Row:
         counts = (self.alone, self.mixed, self.emails, self.lost, self.stated, self.doubled)
         return (
             self.fault,
-            *(f"{count:,}" for count in (*counts, self.others)),
+            *(f"{count:,}" for count in (*counts, self.others, self.swept)),
             f"{self.recovery:.0f} s",
         )
 
@@ -71,6 +74,7 @@ def _row(name: str, results: Sequence[Result]) -> Row:
         stated=sum(verdict.stated for verdict in verdicts),
         doubled=doubled,
         others=sum(len(verdict.findings) for verdict in verdicts) - lost - doubled,
+        swept=sum(result.swept for result in results),
         recovery=max((result.recovery for result in results), default=0.0),
     )
 

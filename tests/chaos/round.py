@@ -38,6 +38,8 @@ class Result:
     faults: tuple[str, ...]
     terms: Terms
     verdict: Verdict
+    swept: int
+    """Emails that waited until the sweep found them: their message was lost, or their worker."""
     recovery: float
     """Seconds from the last fault's end until the last email was final."""
     seconds: float
@@ -98,12 +100,16 @@ def run(
     finally:
         site.end()
     verdict = judge(books, terms)
-    findings = (*verdict.findings, *site.findings, *tracebacks(folder))
+    swept = found_by_the_sweep(folder)
+    findings = [*verdict.findings, *site.findings, *tracebacks(folder)]
+    if all(fault.punctual for fault in faults):
+        findings += [Finding(Breach.WAITED, id_, "its message was lost") for id_ in swept]
     result = Result(
         seed=seed,
         faults=tuple(fault.name for fault in faults),
         terms=terms,
-        verdict=replace(verdict, findings=findings),
+        verdict=replace(verdict, findings=tuple(findings)),
+        swept=len(swept),
         recovery=recovery,
         seconds=time.monotonic() - began,
         met={" ".join(k): n for k, n in (proxy.met() - already_met).items()},
@@ -171,3 +177,10 @@ def tracebacks(folder: Path) -> list[Finding]:
         if (at := text.find("Traceback")) >= 0:
             found.append(Finding(Breach.TRACEBACK, log.name, text[max(0, at - 300) : at + 1500]))
     return found
+
+
+def found_by_the_sweep(folder: Path) -> set[str]:
+    """The ids of emails that the workers' logs say were found without a message or a worker."""
+    lines = (line for log in folder.glob("worker-*.log") for line in log.open(errors="replace"))
+    swept = (json.loads(line) for line in lines if '"an email was swept"' in line)
+    return {told["email_id"] for told in swept if told["was"] in (Status.QUEUED, Status.SENDING)}

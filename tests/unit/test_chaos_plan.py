@@ -15,14 +15,14 @@ from tests.chaos.__main__ import mixture, named, plan, repeat
 from tests.chaos.backlog import sags
 from tests.chaos.faults import FAULTS
 from tests.chaos.judge import Breach, Finding, Terms, Verdict
-from tests.chaos.round import Result, tracebacks
+from tests.chaos.round import Result, found_by_the_sweep, tracebacks
 
 ALL = list(FAULTS.values())
 
 
 def result(*faults: str, findings: tuple[Finding, ...] = (), recovery: float = 1.0) -> Result:
     verdict = Verdict(accepted=10, stated=2, findings=findings)
-    return Result(7, faults, Terms(), verdict, recovery, seconds=30, met={}, figures={})
+    return Result(7, faults, Terms(), verdict, 3, recovery, seconds=30, met={}, figures={})
 
 
 def test_a_seed_repeats_the_choices() -> None:
@@ -72,9 +72,9 @@ def test_a_mixture_counts_for_each_of_its_faults_and_once_in_all() -> None:
     ]
     killed, late, total = report.rows(rounds)
 
-    assert killed == report.Row("worker-killed", 1, 1, 20, 1, 4, 1, 1, 60)
-    assert late == report.Row("sqs-late", 0, 1, 10, 1, 2, 1, 1, 3)
-    assert total == report.Row("all rounds", 1, 1, 20, 1, 4, 1, 1, 60)
+    assert killed == report.Row("worker-killed", 1, 1, 20, 1, 4, 1, 1, 6, 60)
+    assert late == report.Row("sqs-late", 0, 1, 10, 1, 2, 1, 1, 3, 3)
+    assert total == report.Row("all rounds", 1, 1, 20, 1, 4, 1, 1, 6, 60)
 
 
 def test_the_table_is_written_as_markdown_and_json(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_table_is_written_as_markdown_and_json(tmp_path: Path) -> None:
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| `worker-killed`: kill -9 of a worker")
-    assert lines[2].endswith("| 1 | 0 | 10 | 0 | 2 | 0 | 0 | 60 s |")
+    assert lines[2].endswith("| 1 | 0 | 10 | 0 | 2 | 0 | 0 | 3 | 60 s |")
     raw = json.loads((tmp_path / "results.json").read_text())
     assert raw["about"] == {"seed": 7}
     assert raw["rounds"][0]["faults"] == ["worker-killed"]
@@ -111,3 +111,18 @@ def test_a_traceback_in_any_log_is_found(tmp_path: Path) -> None:
     (tmp_path / "bad.log").write_text("before\nTraceback (most recent call last):\n  File x\n")
     (finding,) = tracebacks(tmp_path)
     assert (finding.breach, finding.about) == (Breach.TRACEBACK, "bad.log")
+
+
+def test_emails_that_the_sweep_found_are_told_by_the_workers_logs(tmp_path: Path) -> None:
+    lines = [
+        {"event": "an email was swept", "email_id": email_id, "was": was}
+        for email_id, was in (
+            ("a", "queued"),
+            ("b", "sending"),
+            ("c", "deferred"),
+            ("a", "queued"),
+        )
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "worker-1.log").write_text(f"not JSON\n{text}")
+    assert found_by_the_sweep(tmp_path) == {"a", "b"}
