@@ -22,6 +22,7 @@ from tests.chaos import report, round
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.proxy import Proxy
 from tests.chaos.round import Result
+from tests.chaos.site import Interrupted
 from tests.support.aws import LocalAws, forget_the_real_cloud
 from tests.support.processes import ROOT
 from tests.support.sandbox import serving
@@ -89,8 +90,7 @@ def main(minutes: float, seed: int | None, only: str | None, listing: bool) -> N
         rounds = plan(Random(seed), list(FAULTS.values()))
         if minutes >= LONG:
             exclusive = [(fault,) for fault in FAULTS.values() if fault.exclusive]
-    # As on Ctrl-C: stop what was started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as on Ctrl-C
     forget_the_real_cloud()
     folder = KEPT / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
@@ -123,25 +123,31 @@ class Run:
         self._console = console
         self._results: list[Result] = []
         self._lock = threading.Lock()
+        self._interrupt = threading.Event()
 
     def go(
         self, exclusive: Sequence[tuple[Fault, ...]], rounds: Iterator[tuple[Fault, ...]]
     ) -> list[Result]:
-        """First those that want the machine for themselves, then `rounds` side by side."""
+        """First those that want the machine for themselves, then `rounds` side by side.
+
+        What came of the rounds that ended, also when it is interrupted.
+        """
         numbered = enumerate(chain(exclusive, rounds))
         with ExitStack() as stopping:
             aws = LocalAws(self._folder)
             aws.start()
             stopping.callback(aws.stop)
-            self._lane(aws.url, "exclusive", islice(numbered, len(exclusive)))
             pool = stopping.enter_context(ThreadPoolExecutor(LANES))
-            shared = self._until_deadline(numbered)
-            lanes = [
-                pool.submit(self._lane, aws.url, f"lane-{number}", shared)
-                for number in range(LANES)
-            ]
-            for lane in lanes:
-                lane.result()
+            stopping.callback(self._interrupt.set)
+            try:
+                first = islice(numbered, len(exclusive))
+                pool.submit(self._lane, aws.url, "exclusive", first).result()
+                shared = self._until_deadline(numbered)
+                names = [f"lane-{number}" for number in range(LANES)]
+                for lane in [pool.submit(self._lane, aws.url, name, shared) for name in names]:
+                    lane.result()
+            except KeyboardInterrupt:
+                self._console.print("interrupted; stopping what is under way")
         return self._results
 
     def _until_deadline(self, numbered: Iterator[Numbered]) -> Iterator[Numbered]:
@@ -160,13 +166,19 @@ class Run:
         with serving(folder) as sandbox, Proxy(aws, self._seed) as proxy:
             for index, faults in rounds:
                 own = self._folder / f"round-{self._seed + index}"
-                result = round.run(
-                    *(faults, self._seed + index),
-                    aws=aws,
-                    proxy=proxy,
-                    sandbox=sandbox,
-                    folder=own,
-                )
+                try:
+                    result = round.run(
+                        *(faults, self._seed + index),
+                        aws=aws,
+                        proxy=proxy,
+                        sandbox=sandbox,
+                        folder=own,
+                        interrupt=self._interrupt,
+                    )
+                except Interrupted:
+                    return
+                except Exception as error:  # noqa: BLE001 - the other rounds go on
+                    result = Result.broken(faults, self._seed + index, error)
                 self._tell(index, result, own)
 
     def _tell(self, index: int, result: Result, folder: Path) -> None:

@@ -49,15 +49,32 @@ class Result:
     figures: dict[str, Any]
     """What else a fault measured."""
 
+    @classmethod
+    def broken(cls, faults: Sequence[Fault], seed: int, error: Exception) -> Result:
+        """Of a round that could not be played to its end."""
+        finding = Finding(Breach.STUCK, "the round", repr(error))
+        names = tuple(fault.name for fault in faults)
+        return cls(seed, names, Terms(), Verdict(0, 0, (finding,)), 0, 0.0, 0.0, {}, {})
+
     @property
     def failed(self) -> bool:
         return bool(self.verdict.findings)
 
 
 def run(
-    faults: Sequence[Fault], seed: int, *, aws: str, proxy: Proxy, sandbox: Sandbox, folder: Path
+    faults: Sequence[Fault],
+    seed: int,
+    *,
+    aws: str,
+    proxy: Proxy,
+    sandbox: Sandbox,
+    folder: Path,
+    interrupt: threading.Event | None = None,
 ) -> Result:
-    """Run one round in `folder`, which then holds the logs, a diary and the books."""
+    """Run one round in `folder`, which then holds the logs, a diary and the books.
+
+    Raises `Interrupted` soon after `interrupt` is set.
+    """
     began = time.monotonic()
     rng = Random(seed)
     terms = Terms(
@@ -71,7 +88,7 @@ def run(
     variables = {"MAILRELAY_DUPLICATES": "avoid" if terms.avoid else "allow"}
     for fault in faults:
         variables |= fault.variables
-    site = Site(aws, proxy, sandbox, folder, variables)
+    site = Site(aws, proxy, sandbox, folder, variables, interrupt or threading.Event())
     try:
         for fault in faults:
             for name, seconds in fault.clocks.items():
@@ -154,7 +171,7 @@ def _wait_until_final(site: Site, terms: Terms) -> Ledger:
         if time.monotonic() > deadline:
             site.note(f"given up after {RECOVERY_SECONDS:g} s")
             return ledger
-        time.sleep(0.5)  # between two looks
+        site.wait(0.5)
 
 
 def _wait_until_empty(site: Site) -> None:
@@ -166,7 +183,7 @@ def _wait_until_empty(site: Site) -> None:
         answer = site.aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=waiting)
         if all(answer["Attributes"][name] == "0" for name in waiting):
             return
-        time.sleep(0.2)  # between two looks
+        site.wait(0.2)
 
 
 def tracebacks(folder: Path) -> list[Finding]:

@@ -42,12 +42,23 @@ PROVIDER_SECONDS = 0.2
 """What a healthy provider takes, so that there is always something under way."""
 
 
+class Interrupted(Exception):
+    """Somebody wants the run to end."""
+
+
 class Site:
     """One round's relay. Its methods may be called from many threads."""
 
     def __init__(
-        self, aws: str, proxy: Proxy, sandbox: Sandbox, logs: Path, variables: dict[str, str]
+        self,
+        aws: str,
+        proxy: Proxy,
+        sandbox: Sandbox,
+        logs: Path,
+        variables: dict[str, str],
+        interrupt: threading.Event,
     ) -> None:
+        """`interrupt` ends every wait in here."""
         self.proxy = proxy
         self.sandbox = sandbox
         self.logs = logs
@@ -63,7 +74,7 @@ class Site:
         self._parts: dict[str, Process] = {}
         self._urls: dict[str, str] = {}
         self._launch: dict[str, Sequence[str]] = {}
-        self._ended = threading.Event()
+        self._interrupt = interrupt
         self._diary = (logs / "diary.log").open("w", buffering=1)
 
     # The parts, by names such as web-1, worker-2 and beat-1
@@ -128,8 +139,7 @@ class Site:
             self.start(*missing)
 
     def end(self) -> None:
-        """Stop everything; faults that hold end at once."""
-        self._ended.set()
+        """Stop everything."""
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.stop, [n for n, p in self._parts.items() if p.running]))
         self._diary.close()
@@ -154,8 +164,12 @@ class Site:
     # Time, and what is to be remembered
 
     def hold(self, rng: Random, least: float, most: float) -> None:
-        """Let time pass, a random span in seconds; ends early when the round does."""
-        self._ended.wait(rng.uniform(least, most))
+        """Let time pass, a random span in seconds; raises `Interrupted`."""
+        self.wait(rng.uniform(least, most))
+
+    def wait(self, seconds: float) -> None:
+        if self._interrupt.wait(seconds):
+            raise Interrupted
 
     def note(self, text: str) -> None:
         """Write it into the round's diary."""

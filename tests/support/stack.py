@@ -17,6 +17,9 @@ from tests.support.sandbox import Sandbox, sandbox_environ
 
 KEY = "e2e-key-of-the-tests"
 FLOWER_LOGIN = "operator:flower-password-of-the-tests"
+START_SECONDS = 90.0
+"""What a part may take until it is at work, on a machine that does much else."""
+
 FINAL = ("sent", "failed", "partial")
 
 
@@ -58,12 +61,16 @@ class Stack:
         process = Process([*under, *procfile()[part], *options], environ, log)
         self._processes.append(process)
         if part == "web":
-            wait_for(lambda: answers(f"http://127.0.0.1:{environ['PORT']}/healthz"), "the web")
+            wait_for(
+                lambda: answers(f"http://127.0.0.1:{environ['PORT']}/healthz"),
+                "the web",
+                START_SECONDS,
+            )
         elif part == "flower":
-            wait_for(lambda: answers(f"{self.flower}/healthcheck"), "Flower")
+            wait_for(lambda: answers(f"{self.flower}/healthcheck"), "Flower", START_SECONDS)
         else:
             line = {"worker": " ready.", "beat": "beat: Starting"}[part]
-            wait_for(lambda: line in process.printed(), f"the {part} is at work")
+            wait_for(lambda: line in process.printed(), f"the {part} is at work", START_SECONDS)
         return process
 
     def stop(self) -> None:
