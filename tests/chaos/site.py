@@ -142,6 +142,7 @@ class Site:
         """Stop everything."""
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.stop, [n for n, p in self._parts.items() if p.running]))
+        self.stack.stop()  # what never got to work, too
         self._diary.close()
 
     def urls(self) -> list[str]:
