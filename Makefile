@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install run test coverage bench lint audit format lock clean
+.PHONY: help install run test chaos coverage bench lint audit format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets (what a bare `make` does)
@@ -24,6 +24,9 @@ endif
 
 bench: $(INSTALLED) ## measure what it can do on this machine, and print a table; one measurement: make bench ARGS=events
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(INSTALLED) ## cause faults in a real relay for 30 minutes and see that nothing is lost; less: make chaos ARGS="--minutes 5"
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 coverage: $(INSTALLED) ## run every test and show which lines none reaches; takes twice as long
 	$(BIN)/python -m pytest -q -n 4 --dist loadfile --cov

@@ -15,7 +15,7 @@ def client_socket(environ: dict[str, Any]) -> socket.socket:
     for name in ("gunicorn.socket", "werkzeug.socket"):
         if isinstance(found := environ.get(name), socket.socket):
             return found
-    raise RuntimeError("`hang` and `lost` need gunicorn or Werkzeug as the server")
+    raise RuntimeError("`hang`, `close` and `lost` need gunicorn or Werkzeug as the server")
 
 
 def client_has_left(client: socket.socket) -> bool:

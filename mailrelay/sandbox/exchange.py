@@ -25,8 +25,8 @@ class Answers(Protocol):
     def refused(self) -> Response:
         """The recipient is at fault."""
 
-    def error(self, status: int) -> Response:
-        """An HTTP status from 400 to 599."""
+    def error(self, status: int, wait: int | None = None) -> Response:
+        """An HTTP status from 400 to 599; its words ask for `wait` seconds, where they ask."""
 
 
 class Exchange:
@@ -68,7 +68,12 @@ class Exchange:
         self, provider: str, fault: Fault, turns: int, answers: Answers
     ) -> Response | None:
         if fault.kind is Kind.STATUS:
-            return answers.error(fault.status)
+            response = answers.error(fault.status, fault.wait)
+            if fault.wait is not None:
+                response.headers["Retry-After"] = str(fault.wait)
+            return response
+        if fault.kind is Kind.CLOSE:
+            return close_unanswered(client_socket(request.environ))
         if fault.kind is Kind.HANG:
             return self._hang(provider, turns)
         if fault.kind is Kind.SLOW:

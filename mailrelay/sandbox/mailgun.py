@@ -18,6 +18,9 @@ from mailrelay.sandbox.proxies import phrase, proxy_error
 
 NAME = "mailgun"
 
+_WAIT = 120
+"""Seconds that its texts ask a client to wait, unless told."""
+
 
 def blueprint(exchange: Exchange) -> Blueprint:
     """The routes under `/mailgun`."""
@@ -118,7 +121,8 @@ class _Answers:
     def refused(self) -> Response:
         return _message(400, "to parameter is not a valid address. please check documentation")
 
-    def error(self, status: int) -> Response:
+    def error(self, status: int, wait: int | None = None) -> Response:
+        seconds = _WAIT if wait is None else wait
         if status in (502, 504):
             return proxy_error(status)
         if status == 401:
@@ -139,16 +143,12 @@ class _Answers:
             413: "Request Entity Too Large",
             # Seen in place of 429: https://github.com/mailgun/mailgun-java/issues/50
             420: f"Domain {self.domain} is not allowed to send: recipient limit exceeded, try"
-            f" again after {time.strftime('%a, %d %b %Y %H:%M:%S UTC', _in_two_minutes())}",
-            429: "Too many requests, try again after 120 seconds",
+            f" again after {time.strftime('%a, %d %b %Y %H:%M:%S UTC', time.gmtime(time.time() + seconds))}",
+            429: f"Too many requests, try again after {seconds} seconds",
             500: "Internal Server Error",
             503: "Service Unavailable",
         }
         return _message(status, known.get(status) or phrase(status))
-
-
-def _in_two_minutes() -> time.struct_time:
-    return time.gmtime(time.time() + 120)
 
 
 def _message(status: int, text: str) -> Response:

@@ -25,6 +25,9 @@ from mailrelay.sandbox.proxies import phrase, proxy_error
 
 NAME = "sendgrid"
 
+_WAIT = 60
+"""Seconds until a limit of requests counts from 0 again, unless told."""
+
 _NO_ADDRESS = "Does not contain a valid address."
 _SENDER_UNVERIFIED = (
     "The from address does not match a verified Sender Identity. Mail cannot be sent until this"
@@ -171,7 +174,7 @@ class _Answers:
     def refused(self) -> Response:
         return _error(400, "personalizations.0.to.0.email", _NO_ADDRESS)
 
-    def error(self, status: int) -> Response:
+    def error(self, status: int, wait: int | None = None) -> Response:
         if status in (502, 504):
             return proxy_error(status)
         field, message = _ERRORS.get(status, (None, phrase(status)))
@@ -179,7 +182,9 @@ class _Answers:
         if status == 429:
             response.headers["X-RateLimit-Limit"] = "600"
             response.headers["X-RateLimit-Remaining"] = "0"
-            response.headers["X-RateLimit-Reset"] = str(int(time.time()) + 60)
+            response.headers["X-RateLimit-Reset"] = str(
+                int(time.time()) + (_WAIT if wait is None else wait)
+            )
         return response
 
 

@@ -208,7 +208,7 @@ class _Answers:
     def refused(self) -> Response:
         return _error(400, "BadRequestException", "Illegal address")
 
-    def error(self, status: int) -> Response:
+    def error(self, status: int, wait: int | None = None) -> Response:
         if status in (502, 504):
             return proxy_error(status)
         code, message = _ERRORS.get(

@@ -17,7 +17,7 @@ import tasks.fanout
 from mailrelay import logs
 from mailrelay.settings import Settings, load
 from tasks.fanout import ABANDONED_AFTER, KEPT_TAG, Fanout, Inbox, unpack
-from tests.conftest import AWS_CREDENTIALS, LocalAws
+from tests.support.aws import AWS_CREDENTIALS, LocalAws
 from tests.support.processes import unused_name, wait_for
 
 LONGEST_PREFIX = 50

@@ -31,9 +31,9 @@ from mailrelay import providers
 from mailrelay.message import Address, Content, Outcome
 from mailrelay.providers import Answer, Envelope, Provider
 from mailrelay.settings import load
-from tests.conftest import AWS_CREDENTIALS, sandbox_environ
+from tests.support.aws import AWS_CREDENTIALS
 from tests.support.processes import free_port
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import Sandbox, sandbox_environ
 
 PROVIDERS = ("mailgun", "ses", "sendgrid")
 RECORDED = Path(__file__).parent / "recorded"

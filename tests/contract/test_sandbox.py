@@ -661,6 +661,43 @@ def test_sendgrids_429_says_when_to_come_back(sandbox: Server) -> None:
     assert 0 < int(response.headers["X-RateLimit-Reset"]) - time.time() <= 60
 
 
+def test_mailgun_asks_to_be_left_alone_for_as_long_as_it_is_told(sandbox: Server) -> None:
+    """In its text, and by `Retry-After`."""
+    sandbox.turn("mailgun", kind="status", status=429, wait=7)
+    response = sandbox.call(
+        "POST",
+        f"/mailgun/v3/{DOMAIN}/messages",
+        headers=mailgun_auth("key"),
+        fields={"from": "a@example.com", "to": "b@example.org", "subject": "s", "text": "t"},
+    )
+    assert (response.status, response.headers["Retry-After"]) == (429, "7")
+    assert "try again after 7 seconds" in response.json()["message"]
+
+
+def test_sendgrid_asks_to_be_left_alone_for_as_long_as_it_is_told(sandbox: Server) -> None:
+    """By `X-RateLimit-Reset`, and by `Retry-After`."""
+    sandbox.turn("sendgrid", kind="status", status=429, wait=7)
+    response = sandbox.call(
+        "POST",
+        "/sendgrid/v3/mail/send",
+        headers={"Authorization": "Bearer key"},
+        json=sendgrid_body(),
+    )
+    assert (response.status, response.headers["Retry-After"]) == (429, "7")
+    assert 5 <= int(response.headers["X-RateLimit-Reset"]) - time.time() <= 7
+
+
+@each_provider
+def test_a_provider_can_close_the_connection_and_keep_nothing(
+    sandbox: Server, provider: str
+) -> None:
+    """`close` reads the whole request and answers nothing."""
+    sandbox.turn(provider, kind="close")
+    with pytest.raises(CLOSED):
+        send(provider, sandbox)
+    assert sandbox.mails() == []
+
+
 @each_provider
 def test_a_slow_provider_accepts_in_the_end(sandbox: Server, provider: str) -> None:
     """`slow` waits for the given seconds, then answers as ever."""

@@ -29,7 +29,7 @@ from mailrelay.store import (
     Store,
     StoreUnavailable,
 )
-from tests.conftest import AWS_CREDENTIALS
+from tests.support.aws import AWS_CREDENTIALS
 from tests.support.fakes import FakeQueue
 from tests.support.processes import free_port, unused_name, wait_for
 from tests.support.records import CONTENT, a_batch, an_attempt, an_email, claimed

@@ -16,7 +16,7 @@ from mailrelay.providers import Answer
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store
 from mailrelay.table import Change, StoreUnavailable, Table
-from tests.conftest import AWS_CREDENTIALS
+from tests.support.aws import AWS_CREDENTIALS
 from tests.support.couriers import a_courier
 from tests.support.fakes import FakeProvider
 from tests.support.processes import unused_name

@@ -2,117 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-import urllib3
 
-from tests.conftest import AWS_CREDENTIALS, LocalAws, sandbox_environ
-from tests.support.processes import ROOT, Process, answers, free_port, unused_name, wait_for
+from tests.support.aws import LocalAws
 from tests.support.sandbox import Sandbox
-
-KEY = "e2e-key-of-the-tests"
-FLOWER_LOGIN = "operator:flower-password-of-the-tests"
-FINAL = ("sent", "failed", "partial")
-
-
-def procfile() -> dict[str, list[str]]:
-    """The commands of the Procfile, by part."""
-    lines = (ROOT / "Procfile").read_text().splitlines()
-    parts = (line.split(":", 1) for line in lines if line)
-    return {name: command.split() for name, command in parts}
-
-
-class Stack:
-    """Web, worker, beat and Flower, each of which a test may start, stop and kill."""
-
-    def __init__(self, environ: dict[str, str], logs: Path, aws: str) -> None:
-        self.environ = environ
-        self.aws = aws
-        self.url = f"http://127.0.0.1:{environ['PORT']}"
-        self.flower = f"http://127.0.0.1:{environ['FLOWER_PORT']}"
-        self._logs = logs
-        self._processes: list[Process] = []
-
-    def start(self, part: str, **variables: str) -> Process:
-        """Start a part and wait until it is at work."""
-        number = len(self._processes)
-        log = self._logs / f"{part}-{self.environ['PORT']}-{number}.log"
-        environ = {**self.environ, **variables}
-        process = Process(procfile()[part], environ, log)
-        self._processes.append(process)
-        if part == "web":
-            wait_for(lambda: answers(f"http://127.0.0.1:{environ['PORT']}/healthz"), "the web")
-        elif part == "flower":
-            wait_for(lambda: answers(f"{self.flower}/healthcheck"), "Flower")
-        else:
-            line = {"worker": " ready.", "beat": "beat: Starting"}[part]
-            wait_for(lambda: line in process.printed(), f"the {part} is at work")
-        return process
-
-    def stop(self) -> None:
-        for process in reversed(self._processes):
-            if process.running:
-                process.stop()
-
-    def printed(self) -> str:
-        """All that the parts have printed."""
-        return "".join(process.printed() for process in self._processes)
-
-    def call(self, method: str, path: str, **kwargs: Any) -> urllib3.BaseHTTPResponse:
-        headers = {"Authorization": f"Bearer {KEY}", **kwargs.pop("headers", {})}
-        url = kwargs.pop("url", self.url)
-        return urllib3.request(
-            method, url + path, headers=headers, timeout=60, retries=False, **kwargs
-        )
-
-    def send(self, *recipients: str, **kwargs: Any) -> str:
-        """Send to the recipients; the batch's id."""
-        body = {
-            "from": {"email": "facundo@example.com", "name": "Facundo"},
-            "destinations": [{"email": recipient} for recipient in recipients],
-            "subject": "test",
-            "plainContent": "test",
-        }
-        response = self.call("POST", "/emails/send", json=body, **kwargs)
-        assert response.status == 202, response.data
-        batch_id: str = response.json()["id"]
-        return batch_id
-
-    def show(self, id_: str) -> dict[str, Any]:
-        response = self.call("GET", f"/emails/{id_}?limit=1000")
-        assert response.status == 200, response.data
-        shown: dict[str, Any] = response.json()
-        return shown
-
-    def wait(self, id_: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
-        """The batch or email once it has one of the statuses; any final one unless given."""
-        wanted = statuses or FINAL
-
-        def there() -> dict[str, Any] | None:
-            shown = self.show(id_)
-            return shown if shown["status"] in wanted else None
-
-        found: dict[str, Any] = wait_for(there, f"{id_} is {' or '.join(wanted)}", seconds)
-        return found
-
-    def queue_url(self, name: str) -> str:
-        prefix = self.environ["MAILRELAY_QUEUE_PREFIX"]
-        return f"{self.aws}/000000000000/{prefix}{name}"
-
-    @property
-    def sqs(self) -> Any:
-        return boto3.client("sqs", endpoint_url=self.aws, region_name="us-east-1")
-
-    @property
-    def dynamodb(self) -> Any:
-        return boto3.client("dynamodb", endpoint_url=self.aws, region_name="us-east-1")
-
+from tests.support.stack import Stack, create, procfile
 
 MakeStack = Callable[..., Stack]
 
@@ -123,28 +21,8 @@ def make_stack(local_aws: str, _sandbox: Sandbox, logs: Path) -> Iterator[MakeSt
     stacks: list[Stack] = []
 
     def make(**variables: str) -> Stack:
-        port = str(free_port())
-        environ = {
-            **os.environ,
-            **AWS_CREDENTIALS,
-            **sandbox_environ(_sandbox),
-            "AWS_ENDPOINT_URL": local_aws,
-            "PORT": port,
-            "FLOWER_PORT": str(free_port()),
-            "FLOWER_BASIC_AUTH": FLOWER_LOGIN,
-            "MAILRELAY_API_KEYS": f"e2e:{KEY}",
-            "MAILRELAY_TABLE": unused_name("e2e"),
-            "MAILRELAY_QUEUE_PREFIX": unused_name("e2e") + "-",
-            "MAILRELAY_METRICS_PORT": str(free_port()),
-            "MAILRELAY_SWEEP_INTERVAL": "0.5",
-            "MAILRELAY_RETRY_SCHEDULE": "1,1,1",
-            "MAILRELAY_PROVIDER_TIMEOUT": "1",
-            "MAILRELAY_LEASE": "5",
-            **variables,
-        }
-        stack = Stack(environ, logs, local_aws)
+        stack = create(local_aws, _sandbox, logs, **variables)
         stacks.append(stack)
-        assert Process(["mailrelay", "init"], environ, logs / f"init-{port}.log").wait() == 0
         return stack
 
     yield make

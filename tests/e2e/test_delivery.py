@@ -8,8 +8,9 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.conftest import KEY, MakeStack, Stack
+from tests.e2e.conftest import MakeStack
 from tests.support.sandbox import Sandbox
+from tests.support.stack import KEY, Stack
 
 
 def test_an_email_is_sent(stack: Stack, sandbox: Sandbox) -> None:

@@ -22,10 +22,11 @@ from flower.urls import handlers
 from mailrelay.provision import CONTROL_TOPIC, EVENTS_TOPIC
 from mailrelay.settings import load
 from tasks.fanout import Fanout, Inbox
-from tests.conftest import LocalAws
-from tests.e2e.conftest import FLOWER_LOGIN, KEY, MakeStack, Stack, procfile
+from tests.e2e.conftest import MakeStack
+from tests.support.aws import LocalAws
 from tests.support.processes import Process, free_port, wait_for
 from tests.support.sandbox import Sandbox
+from tests.support.stack import FLOWER_LOGIN, KEY, Stack, procfile
 
 CHROMIUM = Path("/usr/bin/chromium")
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import LocalAws
-from tests.e2e.conftest import MakeStack, Stack, procfile
+from tests.e2e.conftest import MakeStack
+from tests.support.aws import LocalAws
 from tests.support.processes import BIN, Process, free_port, wait_for
+from tests.support.stack import Stack, procfile
 
 AGE = {"worker": "13", "beat": "3"}
 """Seconds a loop may stand still here. An idle worker's turns once in a poll of 10 s."""

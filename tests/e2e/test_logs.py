@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import KEY, MakeStack, Stack
+from tests.e2e.conftest import MakeStack
 from tests.support.processes import Process, wait_for
 from tests.support.sandbox import Sandbox
+from tests.support.stack import KEY, Stack
 
 PARTS = ("web", "worker", "beat")
 

@@ -14,9 +14,10 @@ import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.conftest import KEY, MakeStack, Stack
+from tests.e2e.conftest import MakeStack
 from tests.support.processes import Process, free_port, wait_for
 from tests.support.sandbox import Sandbox
+from tests.support.stack import KEY, Stack
 
 Labels = frozenset[tuple[str, str]]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.conftest import LocalAws
 from tests.e2e.conftest import MakeStack
+from tests.support.aws import LocalAws
 from tests.support.processes import free_port, wait_for
 from tests.support.sandbox import Sandbox
 

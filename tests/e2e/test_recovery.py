@@ -13,10 +13,11 @@ from urllib3.exceptions import HTTPError
 
 from mailrelay import assembly, clock
 from mailrelay.settings import load
-from tests.e2e.conftest import MakeStack, Stack
+from tests.e2e.conftest import MakeStack
 from tests.support.processes import wait_for
 from tests.support.records import CONTENT, a_batch, an_email
 from tests.support.sandbox import Sandbox
+from tests.support.stack import Stack
 
 
 def test_the_email_of_a_worker_that_is_killed_goes_to_the_next_provider(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import urllib3
+
+from tests.support.processes import Process, answers, free_port, wait_for
 
 
 class Sandbox:
@@ -19,6 +25,11 @@ class Sandbox:
         answer = self._call("GET", "/messages", fields=fields)
         found: list[dict[str, Any]] = answer["messages"]
         return found
+
+    def count(self) -> int:
+        """How many messages there are."""
+        total: int = self._call("GET", "/messages", fields={"limit": "1"})["total"]
+        return total
 
     def fault(self, provider: str, kind: str, **details: Any) -> None:
         """Have `provider` fail from now on: status, slow, hang, lost or refuse."""
@@ -42,3 +53,33 @@ class Sandbox:
         response = urllib3.request(method, self.url + path, timeout=10, retries=False, **kwargs)
         assert response.status < 300, response.data
         return response.json() if response.data else None
+
+
+@contextmanager
+def serving(logs: Path) -> Iterator[Sandbox]:
+    """A sandbox of one's own, with its output in a file of `logs`."""
+    port = free_port()
+    command = ["gunicorn", "--config", "python:mailrelay.sandbox.serving"]
+    process = Process(
+        [*command, "--bind", f"127.0.0.1:{port}", "mailrelay.sandbox:create_app()"],
+        os.environ,
+        logs / f"sandbox-{port}.log",
+    )
+    sandbox = Sandbox(f"http://127.0.0.1:{port}")
+    try:
+        wait_for(lambda: answers(f"{sandbox.url}/faults"), "the sandbox answers")
+        yield sandbox
+    finally:
+        process.stop()
+
+
+def sandbox_environ(sandbox: Sandbox) -> dict[str, str]:
+    """The variables that make all three providers the sandbox's."""
+    return {
+        "MAILGUN_API_KEY": "sandbox-key",
+        "MAILGUN_DOMAIN": "sandbox.example",
+        "MAILGUN_BASE_URL": f"{sandbox.url}/mailgun",
+        "SENDGRID_API_KEY": "sandbox-key",
+        "SENDGRID_BASE_URL": f"{sandbox.url}/sendgrid",
+        "SES_ENDPOINT_URL": f"{sandbox.url}/ses",
+    }

@@ -10,7 +10,7 @@ from moto import mock_aws
 from mailrelay import assembly, provision
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store
-from tests.conftest import AWS_CREDENTIALS
+from tests.support.aws import AWS_CREDENTIALS
 
 
 @pytest.fixture

@@ -22,9 +22,8 @@ import mailrelay
 from mailrelay import cli
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer
-from tests.conftest import sandbox_environ
 from tests.support.processes import BIN, free_port
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import Sandbox, sandbox_environ
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, OTHER_KEY, World
 from tests.unit.test_web_show import ACCEPTED, REJECTED, RETRY, UNANSWERED

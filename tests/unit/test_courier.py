@@ -16,7 +16,7 @@ from mailrelay.message import Content, Email, Hint, Outcome, Status
 from mailrelay.providers import Answer
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store, StoreUnavailable
-from tests.conftest import AWS_CREDENTIALS
+from tests.support.aws import AWS_CREDENTIALS
 from tests.support.couriers import a_courier
 from tests.support.fakes import FakeProvider, FakeQueue
 from tests.support.records import CHAIN, CONTENT, a_batch, an_email

@@ -15,7 +15,11 @@ from mailrelay.sandbox.faults import (
 
 @pytest.mark.parametrize(
     "fault",
-    [*(Fault(kind) for kind in Kind), Fault(Kind.STATUS, status=429), Fault(Kind.SLOW, seconds=0)],
+    [
+        *(Fault(kind) for kind in Kind),
+        Fault(Kind.STATUS, status=429, wait=20),
+        Fault(Kind.SLOW, seconds=0),
+    ],
 )
 def test_a_fault_survives_json(fault: Fault) -> None:
     """What `as_json` shows, `parse_fault` reads."""
@@ -40,6 +44,8 @@ def test_slow_is_two_seconds_unless_told() -> None:
         ({"kind": "status", "status": 399}, {"status"}),
         ({"kind": "status", "status": 600}, {"status"}),
         ({"kind": "slow", "seconds": "2"}, {"seconds"}),
+        ({"kind": "status", "status": 429, "wait": 1.5}, {"wait"}),
+        ({"kind": "status", "status": 429, "wait": 86_401}, {"wait"}),
         ({"kind": "slow", "seconds": 60.1}, {"seconds"}),
         ({"kind": "slow", "seconds": float("nan")}, {"seconds"}),
         ({"kind": "sick", "status": 503, "x": 1}, {"kind", "x"}),
@@ -58,6 +64,7 @@ def test_every_bad_field_is_named(value: object, fields: set[str]) -> None:
         ("pedro@example.org", {}),
         ("mailgun-503@example.org", {"mailgun": Fault(Kind.STATUS, status=503)}),
         ("pedro+SES-Hang@example.org", {"ses": Fault(Kind.HANG)}),
+        ("ses-close@example.org", {"ses": Fault(Kind.CLOSE)}),
         (
             "mailgun-lost+ses-refuse+sendgrid-slow@example.org",
             {

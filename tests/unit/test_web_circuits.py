@@ -14,7 +14,7 @@ from mailrelay.circuit import State
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer
 from mailrelay.shared import Shared
-from tests.conftest import AWS_CREDENTIALS
+from tests.support.aws import AWS_CREDENTIALS
 from tests.unit.test_web_app import World
 
 VARIABLES = {**AWS_CREDENTIALS, "MAILRELAY_RATE_MAILGUN": "30/m"}
