@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mailrelay import assembly, aws, providers
+from mailrelay import assembly, aws, clock, providers, provision
 from mailrelay.message import Outcome
 from mailrelay.provision import DELIVER_QUEUE, SWEEP_QUEUE
 from mailrelay.settings import SHORTEST_API_KEY, Settings, SettingsError
@@ -63,7 +63,9 @@ def _aws(settings: Settings) -> Iterator[Checkup]:
 def _dynamodb(settings: Settings) -> Checkup:
     what = f"DynamoDB table {settings.table}"
     try:
-        assembly.store(settings).ping()
+        store = assembly.store(settings)
+        store.ping()
+        store.overdue(0, clock.now())  # The index: without it nothing lost is ever found.
     except StoreUnavailable as error:
         return Checkup(what, ok=False, detail=_advice(error.__cause__ or error))
     except (BotoCoreError, ClientError) as error:
@@ -76,9 +78,10 @@ def _queue(settings: Settings, name: str) -> Checkup:
     try:
         sqs = aws.sqs(settings)
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        problems = provision.queue_problems(settings, sqs, url)
     except (BotoCoreError, ClientError) as error:
         return Checkup(what, ok=False, detail=_advice(error))
-    return Checkup(what, ok=True, detail=url)
+    return Checkup(what, ok=not problems, detail="; ".join(problems) or url)
 
 
 def _bucket(settings: Settings, name: str) -> Checkup:

@@ -20,6 +20,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre
 from marshmallow.validate import Length, Range, Regexp
 
 from mailrelay import senders
+from mailrelay.message import MAX_ATTEMPTS
 
 PROVIDER_CONNECT_TIMEOUT = 3.0
 """Seconds to wait for a connection to a provider: part of the contract, not a setting."""
@@ -28,6 +29,8 @@ DAY = 86_400.0
 
 SHORTEST_API_KEY = 20
 """Characters of a key that nobody guesses, even from its hash: 80 bits in hex, 120 in base64."""
+_CLAIM = 1.0
+"""Seconds that claiming an email may take before it is sent, both within the lease."""
 
 
 class SettingsError(Exception):
@@ -95,6 +98,23 @@ class Settings:
     def longest_send(self) -> float:
         """How long one request to a provider may take, connecting included."""
         return PROVIDER_CONNECT_TIMEOUT + self.provider_timeout
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts an email may take: each provider in each pass of the chain."""
+        return (len(self.retry_schedule) + 1) * len(self.providers)
+
+    @property
+    def longest_life(self) -> float:
+        """How long an email may be open.
+
+        One of its attempts may lose its message and its worker; that all of them do, nobody
+        waits for.
+        """
+        # Each of the waits ends with the first sweep after it.
+        waits = sum(delay + self.sweep_interval for delay in self.retry_schedule)
+        lost = self.message_ttl + self.lease + 2 * self.sweep_interval
+        return self.attempts * self.longest_send + waits + lost
 
 
 class _List(fields.Field[Any]):
@@ -349,7 +369,7 @@ class _Environment(Schema):
         _retry_delay,
         data_key="MAILRELAY_RETRY_SCHEDULE",
         load_default=(60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0),
-        # Every attempt stands in the email's item, which DynamoDB limits to 400 KB.
+        # Every attempt stands in the email's item (see also `_check_together`).
         validate=Length(max=100, error="takes at most 100 delays"),
         metadata={"description": "seconds from each exhausted chain to its next start"},
     )
@@ -472,20 +492,27 @@ def _check_together(settings: Settings) -> None:
             "has a name that no key of MAILRELAY_API_KEYS has; there are"
             f" {', '.join(sorted(names)) or 'none'}",
         )
-    longest = settings.longest_send
-    if settings.lease <= longest:
+    longest = _CLAIM + settings.longest_send
+    if settings.lease < longest:
         raise SettingsError(
             "MAILRELAY_LEASE",
             f"{settings.lease:g} seconds are not enough: with MAILRELAY_PROVIDER_TIMEOUT="
-            f"{settings.provider_timeout:g} a send may take {longest:g} seconds, and an email"
-            " must not count as abandoned while it is being sent",
+            f"{settings.provider_timeout:g} claiming and sending an email may take {longest:g}"
+            " seconds, and it must not count as abandoned while it is being sent",
         )
-    # One attempt may lose its message and its worker; that all of them do, nobody waits for.
-    longest_life = sum(settings.retry_schedule) + settings.message_ttl + settings.lease
-    if settings.retention_days * DAY <= longest_life:
+    if settings.attempts > MAX_ATTEMPTS:
+        raise SettingsError(
+            "MAILRELAY_RETRY_SCHEDULE",
+            f"{len(settings.retry_schedule)} delays are too many: with the"
+            f" {len(settings.providers)} providers of EMAIL_PROVIDERS an email may take"
+            f" {settings.attempts} attempts, and it can hold {MAX_ATTEMPTS}",
+        )
+    if settings.retention_days * DAY <= settings.longest_life:
         raise SettingsError(
             "MAILRELAY_RETENTION_DAYS",
-            f"{settings.retention_days:g} days are not enough: with MAILRELAY_RETRY_SCHEDULE and"
-            f" MAILRELAY_MESSAGE_TTL={settings.message_ttl} an email may be open for"
-            f" {longest_life / DAY:.3g} days",
+            f"{settings.retention_days:g} days are not enough: with MAILRELAY_RETRY_SCHEDULE,"
+            f" MAILRELAY_PROVIDER_TIMEOUT={settings.provider_timeout:g},"
+            f" MAILRELAY_SWEEP_INTERVAL={settings.sweep_interval:g} and"
+            f" MAILRELAY_MESSAGE_TTL={settings.message_ttl} an email may be open for {settings.longest_life / DAY:.3g}"
+            " days, and must not be removed before it is over",
         )

@@ -14,10 +14,10 @@ from marshmallow import (
     post_load,
     validates_schema,
 )
-from marshmallow.validate import Length
+from marshmallow.validate import Length, OneOf
 
 from mailrelay import addresses
-from mailrelay.message import Address, Content
+from mailrelay.message import Address, Content, Status
 from mailrelay.relay import Submission
 
 MAX_DESTINATIONS = 1000
@@ -185,6 +185,29 @@ class SubmissionSchema(Schema):
             ),
             chain=tuple(data["chain"] or self._configured),
         )
+
+
+class ResendSchema(Schema):
+    """The body of ``POST /emails/{id}/resend``, which needs none."""
+
+    class Meta:
+        unknown = RAISE
+
+
+class ResolveSchema(Schema):
+    """The body of ``POST /emails/{id}/resolve``: ``{"status": "sent"}``, or ``"failed"``."""
+
+    class Meta:
+        unknown = RAISE
+
+    status = fields.String(
+        required=True,
+        validate=OneOf((Status.SENT, Status.FAILED), error="Must be sent or failed."),
+    )
+
+    @post_load
+    def _build(self, data: dict[str, Any], **_: Any) -> Status:
+        return Status(data["status"])
 
 
 def flatten(messages: Mapping[Any, Any]) -> dict[str, list[str]]:

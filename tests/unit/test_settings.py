@@ -69,7 +69,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("MAILRELAY_QUEUE_PREFIX", "Team_a-", "queue_prefix", "Team_a-"),
     ("MAILRELAY_MESSAGE_TTL", "60", "message_ttl", 60),
     ("MAILRELAY_MESSAGE_TTL", "1209600", "message_ttl", 1_209_600),
-    ("MAILRELAY_LEASE", "13.001", "lease", 13.001),
+    ("MAILRELAY_LEASE", "14.001", "lease", 14.001),
     ("MAILRELAY_SWEEP_INTERVAL", "0.25", "sweep_interval", 0.25),
     ("MAILRELAY_PROVIDER_PAUSE", "0.5", "provider_pause", 0.5),
     ("MAILRELAY_RATE_MAILGUN", "200/s", "rates", {"mailgun": 200}),
@@ -344,7 +344,7 @@ def test_api_keys_are_distinct(value: str) -> None:
 @pytest.mark.parametrize(
     ("variables", "names"),
     [
-        ({"MAILRELAY_LEASE": "13"}, ("MAILRELAY_LEASE", "MAILRELAY_PROVIDER_TIMEOUT=10")),
+        ({"MAILRELAY_LEASE": "13.9"}, ("MAILRELAY_LEASE", "MAILRELAY_PROVIDER_TIMEOUT=10")),
         (
             {"MAILRELAY_PROVIDER_TIMEOUT": "27"},
             ("MAILRELAY_LEASE", "30", "MAILRELAY_PROVIDER_TIMEOUT=27"),
@@ -352,6 +352,25 @@ def test_api_keys_are_distinct(value: str) -> None:
         (
             {"MAILRELAY_RETENTION_DAYS": "1"},
             ("MAILRELAY_RETENTION_DAYS", "1 ", "MAILRELAY_RETRY_SCHEDULE"),
+        ),
+        (
+            {"MAILRELAY_RETENTION_DAYS": "8", "MAILRELAY_SWEEP_INTERVAL": "86400"},
+            ("MAILRELAY_RETENTION_DAYS", "8 ", "MAILRELAY_SWEEP_INTERVAL=86400"),
+        ),
+        (
+            {
+                "MAILRELAY_PROVIDER_TIMEOUT": "36000",
+                "MAILRELAY_LEASE": "40000",
+                "MAILRELAY_RETENTION_DAYS": "8",
+            },
+            ("MAILRELAY_RETENTION_DAYS", "8 ", "MAILRELAY_PROVIDER_TIMEOUT=36000"),
+        ),
+        (
+            {
+                "EMAIL_PROVIDERS": "a,b,c,d,e",
+                "MAILRELAY_RETRY_SCHEDULE": ",".join(["1"] * 100),
+            },
+            ("MAILRELAY_RETRY_SCHEDULE", "100 delays", "5 providers of EMAIL_PROVIDERS", "505"),
         ),
         (
             {"MAILRELAY_RETRY_SCHEDULE": "2592000"},
@@ -363,7 +382,8 @@ def test_api_keys_are_distinct(value: str) -> None:
 def test_values_that_break_a_promise_together(
     variables: dict[str, str], names: tuple[str, ...]
 ) -> None:
-    """A lease shorter than a send, or a retention shorter than the retries, names both values."""
+    """A lease shorter than a send, a retention shorter than all that an email may have to wait
+    for, more attempts than its item can hold: each names both values."""
     with pytest.raises(SettingsError) as caught:
         load(variables)
     assert str(caught.value).startswith(f"{names[0]}: ")
@@ -373,13 +393,13 @@ def test_values_that_break_a_promise_together(
 def test_values_that_just_fit_together() -> None:
     settings = load(
         {
-            "MAILRELAY_LEASE": "4.1",
+            "MAILRELAY_LEASE": "5",
             "MAILRELAY_PROVIDER_TIMEOUT": "1",
-            "MAILRELAY_RETRY_SCHEDULE": "43100,43200",
+            "MAILRELAY_RETRY_SCHEDULE": "43000,43200",
             "MAILRELAY_RETENTION_DAYS": "1",
         }
     )
-    assert settings.lease > 3 + settings.provider_timeout
+    assert settings.lease == 1 + 3 + settings.provider_timeout
 
 
 def test_shows_no_secret(make_settings: MakeSettings) -> None:
