@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install run test chaos coverage bench lint format lock clean
+.PHONY: help install run test chaos coverage bench lint audit format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets (what a bare `make` does)
@@ -31,10 +31,20 @@ chaos: $(INSTALLED) ## cause faults in a real relay for 30 minutes and see that 
 coverage: $(INSTALLED) ## run every test and show which lines none reaches; takes twice as long
 	$(BIN)/python -m pytest -q -n 4 --dist loadfile --cov
 
-lint: $(INSTALLED) ## check style, format and types
+lint: $(INSTALLED) ## check style, format, types and security
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/bandit -q -c pyproject.toml --severity-level medium -r .
 	$(BIN)/mypy
+
+# Not a part of `make test`: its answer changes by itself. Strict: what cannot be looked up is not safe.
+audit: $(INSTALLED) ## look up known vulnerabilities of all that is pinned; needs PyPI's database of them
+	@failed=0; for lock in requirements.lock requirements-dev.lock; do \
+		echo "$$lock:"; \
+		$(BIN)/pip-audit --strict --disable-pip --progress-spinner off -r $$lock || failed=1; \
+	done; \
+	[ $$failed = 0 ] || { \
+		echo "Something is vulnerable, or could not be looked up: see above." >&2; exit 1; }
 
 format: $(INSTALLED) ## put the code into its format
 	$(BIN)/ruff check --fix

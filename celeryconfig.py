@@ -27,9 +27,9 @@ broker_transport_options = {
     # Should kombu ever have to create a queue, it is the one that `mailrelay init` creates.
     "visibility_timeout": int(_queue_attributes(_settings)["VisibilityTimeout"]),
     "sqs-creation-attributes": _queue_attributes(_settings),
-    # A long poll. A request is given up after 20 s (tasks/transport.py), which SQS's longest wait
-    # of 20 s would run into each time.
-    "wait_time_seconds": 10,
+    # A long poll: each costs a fraction of a cent a thousand, and a worker that is told to end waits
+    # for the ones under way (tasks/shutdown.py).
+    "wait_time_seconds": 5,
     # When SQS took a message: how long it waited is counted (tasks/polls.py).
     "fetch_message_attributes": {"MessageSystemAttributeNames": ["SentTimestamp"]},
     # How long kombu waits after an empty poll; at 0 it would spin where SQS answers at once.

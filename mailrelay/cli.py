@@ -278,6 +278,35 @@ def status(url: str, key: str, id_: str, watch: bool) -> None:
         _show(_get(url, key, id_))
 
 
+@main.command()
+@_api
+@click.argument("id_", metavar="ID")
+def resend(url: str, key: str, id_: str) -> None:
+    """Have one email sent again that is unknown, failed or deferred.
+
+    The chain of providers begins again at once. Of an unknown email this may be a second one.
+    """
+    _show(_call("POST", f"{url}/emails/{quote(id_, safe='')}/resend", key))
+
+
+@main.command()
+@_api
+@click.argument("id_", metavar="ID")
+@click.option(
+    "--status",
+    type=click.Choice(["sent", "failed"]),
+    required=True,
+    help="What was found at the provider.",
+)
+def resolve(url: str, key: str, id_: str, status: str) -> None:
+    """Say how one email ended that is unknown.
+
+    Look for it at its provider first. Nothing is sent.
+    """
+    body = {"status": status}
+    _show(_call("POST", f"{url}/emails/{quote(id_, safe='')}/resolve", key, body))
+
+
 def _watch(url: str, key: str, id_: str) -> None:
     """A progress bar until nothing is open any more, then the whole."""
     columns = (
@@ -325,6 +354,8 @@ def _show(answer: dict[str, Any]) -> None:
         click.echo(f"email {answer['id']}: {answer['status']}")
         if answer["nextAttemptAt"]:
             click.echo(f"next attempt at {answer['nextAttemptAt']}")
+        if answer["resolvedAt"]:
+            click.echo(f"resolved by a person at {answer['resolvedAt']}")
         rows = [("attempt", "provider", "outcome", "code", "ms", "started", "reason")]
         names = ("number", "provider", "outcome", "code", "durationMs", "startedAt", "reason")
         rows += [[attempt[name] for name in names] for attempt in answer["attempts"]]

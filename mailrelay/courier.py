@@ -78,7 +78,7 @@ class Courier:
         self._cache: LRUCache[str, tuple[Batch, Content | None]] = LRUCache(
             _CACHED_CHARACTERS, _size
         )
-        self._cache_lock = threading.Lock()
+        self._cache_turn = threading.Condition()
         self._large = threading.Semaphore(_LARGE_AT_ONCE)
         self._stopping = threading.Event()
 
@@ -268,7 +268,8 @@ class Courier:
                 return recorded
         return None
 
-    @cachedmethod(lambda self: self._cache, lock=lambda self: self._cache_lock)
+    # A condition, and no lock: threads that want the same content wait for the one that reads it.
+    @cachedmethod(lambda self: self._cache, condition=lambda self: self._cache_turn)
     def _batch(self, batch_id: str) -> tuple[Batch, Content | None]:
         found = self._store.batch_with_content(batch_id)
         if found is None or not found[0].ready:
@@ -296,4 +297,7 @@ def _following(email: Email | None) -> Hint | None:
 def _size(entry: tuple[Batch, Content | None]) -> int:
     """About how many characters an entry of the cache holds."""
     content = entry[1]
-    return 1000 + (len(content.plain or "") + len(content.html or "") if content else 0)
+    if content is None:
+        return 1000
+    headers = sum(len(name) + len(value) for name, value in content.headers.items())
+    return 1000 + len(content.plain or "") + len(content.html or "") + headers

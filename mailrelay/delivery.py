@@ -6,7 +6,9 @@
       │                  │ retry, unavailable; the chain is used up ▶ deferred, at last failed
       │                  │ nobody asked, all are left alone ───────▶ deferred, uncounted
       │                  └ unknown ── allow: as retry ── avoid ────▶ unknown
-      └── wake: deferred and due; queued and its message gone; sending and its lease over
+      ├── wake: deferred and due; queued and its message gone; sending and its lease over
+      └── resend, by a person: unknown, failed, deferred
+          resolve, by a person: unknown ─▶ sent or failed
 
 An email that is not final and not `unknown` always has a `due_at`: whatever gets lost, somebody
 looks at it again then. That is the whole of recovery.
@@ -17,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from mailrelay.message import PASSED_OVER, Attempt, Email, Outcome, Status
+from mailrelay.message import MAX_ATTEMPTS, PASSED_OVER, Attempt, Email, Outcome, Status
 
 LONGEST_WAIT = 900_000
 """Milliseconds that an email waits at most until it looks again whether a provider may be asked."""
@@ -35,6 +37,8 @@ class Policy:
     """How long one request to a provider may take, connecting included; less than the lease."""
     retry_schedule: tuple[int, ...]
     """From each exhausted chain to its next start; after the last the email fails."""
+    longest_life: int
+    """How long an email may be open; less than it is kept."""
     avoid_duplicates: bool
     """After an unanswered request: stop as `unknown` rather than risk a second email."""
 
@@ -100,7 +104,7 @@ def accepted_late(email: Email, attempt: Attempt) -> Email:
     """
     others = [other for other in email.attempts if other.number != attempt.number]
     attempts = tuple(sorted([*others, attempt], key=lambda each: each.number))
-    return replace(email, status=Status.SENT, due_at=None, attempts=attempts)
+    return replace(email, status=Status.SENT, due_at=None, attempts=attempts, resolved_at=None)
 
 
 def _next_provider(email: Email, now: int, policy: Policy) -> Email:
@@ -168,9 +172,10 @@ def retries(email: Email) -> int:
 
 
 def acceptance(email: Email) -> Attempt | None:
-    """The attempt that a provider accepted."""
+    """The attempt that a provider accepted: by its answer, or else by what a person found there."""
     accepted = (each for each in email.attempts if each.outcome is Outcome.ACCEPTED)
-    return next(accepted, None)
+    by_a_person = email.status is Status.SENT and email.resolved_at is not None
+    return next(accepted, email.attempts[-1] if by_a_person else None)
 
 
 def last_error(email: Email) -> Attempt | None:
@@ -178,3 +183,63 @@ def last_error(email: Email) -> Attempt | None:
     if email.status is Status.SENT or not email.attempts:
         return None
     return email.attempts[-1]
+
+
+# What a person may decide
+
+_RESENDABLE = (Status.UNKNOWN, Status.FAILED, Status.DEFERRED)
+
+
+class NotApplicable(Exception):
+    """What a person asks for cannot be done to the email as it is; says why."""
+
+
+def resend(email: Email, expires_at: int, now: int, policy: Policy) -> Email:
+    """The chain begins again at once, with the whole retry schedule before it.
+
+    Of an `unknown` email this says that a second one is better than none. `expires_at` is when
+    TTL may remove the email: it must be over by then, or it would be lost. Raises `NotApplicable`.
+    """
+    if email.status not in _RESENDABLE:
+        raise NotApplicable(
+            f"The email is {email.status}; resend takes one that is unknown, failed or deferred."
+        )
+    more = len(email.chain) * (len(policy.retry_schedule) + 1)
+    if len(email.attempts) + more > MAX_ATTEMPTS:
+        raise NotApplicable(
+            f"The email has {len(email.attempts)} attempts and may need {more} more, which is over"
+            f" the {MAX_ATTEMPTS} that are kept of one: send it as a new email."
+        )
+    if now + policy.longest_life > expires_at:
+        raise NotApplicable(
+            f"The email will be removed in {_hours(max(0, expires_at - now))}, and its retries may"
+            f" take {_hours(policy.longest_life)}: send it as a new email."
+        )
+    return replace(
+        email,
+        status=Status.QUEUED,
+        # A deferred email's number is that of its next attempt already.
+        attempt=email.attempt + (email.status is not Status.DEFERRED),
+        provider_index=0,
+        cycle=0,
+        due_at=now + policy.message_ttl,
+        restarted_at=now,
+        resolved_at=None,
+    )
+
+
+def _hours(ms: int) -> str:
+    return f"{ms / 3_600_000:.1f} hours"
+
+
+def resolve(email: Email, status: Status, now: int) -> Email:
+    """A person has looked at the provider and found the email `sent`, or not: `failed`.
+
+    The attempts stay as they are. An email that has the status is left alone, so that asking
+    twice does no harm. Raises `NotApplicable`.
+    """
+    if email.status is status:
+        return email
+    if email.status is not Status.UNKNOWN:
+        raise NotApplicable(f"The email is {email.status}; resolve takes one that is unknown.")
+    return replace(email, status=status, resolved_at=now)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mailrelay import assembly, aws, providers
+from mailrelay import assembly, aws, clock, providers, provision
 from mailrelay.message import Outcome
 from mailrelay.provision import DELIVER_QUEUE, SWEEP_QUEUE
-from mailrelay.settings import Settings, SettingsError
+from mailrelay.settings import SHORTEST_API_KEY, Settings, SettingsError
 from mailrelay.store import StoreUnavailable
 
 
@@ -26,13 +26,7 @@ class Checkup:
 def examine(settings: Settings) -> Iterator[Checkup]:
     """Look at the environment, AWS and each provider, one after the other."""
     yield Checkup("environment", ok=True, detail="every variable can work")
-    if settings.api_keys:
-        names = ", ".join(sorted(settings.api_keys.values()))
-        yield Checkup("API keys", ok=True, detail=names)
-    else:
-        yield Checkup(
-            "API keys", ok=False, detail="MAILRELAY_API_KEYS is not set: nobody can send"
-        )
+    yield _api_keys(settings)
     try:
         yield Checkup("AWS region", ok=True, detail=aws.region(settings))
     except SettingsError as error:
@@ -41,6 +35,21 @@ def examine(settings: Settings) -> Iterator[Checkup]:
         yield from _aws(settings)
     for name in settings.providers:
         yield _provider(settings, name)
+
+
+def _api_keys(settings: Settings) -> Checkup:
+    what = "API keys"
+    if not settings.api_keys:
+        return Checkup(what, ok=False, detail="MAILRELAY_API_KEYS is not set: nobody can send")
+    if settings.short_api_keys:
+        short = ", ".join(settings.short_api_keys)
+        advice = f"can be guessed, having fewer than {SHORTEST_API_KEY} characters: {short}"
+        return Checkup(what, ok=False, detail=advice)
+    senders = {
+        name: f" (from {', '.join(sorted(allowed))})" for name, allowed in settings.senders.items()
+    }
+    names = sorted(settings.api_keys.values())
+    return Checkup(what, ok=True, detail=", ".join(name + senders.get(name, "") for name in names))
 
 
 def _aws(settings: Settings) -> Iterator[Checkup]:
@@ -54,7 +63,9 @@ def _aws(settings: Settings) -> Iterator[Checkup]:
 def _dynamodb(settings: Settings) -> Checkup:
     what = f"DynamoDB table {settings.table}"
     try:
-        assembly.store(settings).ping()
+        store = assembly.store(settings)
+        store.ping()
+        store.overdue(0, clock.now())  # The index: without it nothing lost is ever found.
     except StoreUnavailable as error:
         return Checkup(what, ok=False, detail=_advice(error.__cause__ or error))
     except (BotoCoreError, ClientError) as error:
@@ -67,9 +78,10 @@ def _queue(settings: Settings, name: str) -> Checkup:
     try:
         sqs = aws.sqs(settings)
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        problems = provision.queue_problems(settings, sqs, url)
     except (BotoCoreError, ClientError) as error:
         return Checkup(what, ok=False, detail=_advice(error))
-    return Checkup(what, ok=True, detail=url)
+    return Checkup(what, ok=not problems, detail="; ".join(problems) or url)
 
 
 def _bucket(settings: Settings, name: str) -> Checkup:

@@ -125,7 +125,7 @@ def email_item(email: Email, *, expires: int) -> Item:
 
 
 def progress(email: Email) -> Item:
-    """What of an email changes when an attempt ends or the sweep wakes it."""
+    """What of an email changes when an attempt ends, the sweep wakes it or a person decides."""
     return to_item(
         {
             "status": email.status,
@@ -136,6 +136,7 @@ def progress(email: Email) -> Item:
             "due_shard": None if email.due_at is None else due_shard(email.id),
             "due_at": email.due_at,
             "restarted_at": email.restarted_at,
+            "resolved_at": email.resolved_at,
         }
     )
 
@@ -160,6 +161,7 @@ def read_email(item: Item) -> Email:
         attempts=tuple(_read_attempt(value) for value in values["attempts"]),
         request_id=values.get("request_id"),
         restarted_at=_optional_int(values.get("restarted_at")),
+        resolved_at=_optional_int(values.get("resolved_at")),
         version=values["version"],
     )
 

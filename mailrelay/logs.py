@@ -32,6 +32,8 @@ from mailrelay.observation import (
     AttemptEnded,
     BatchAccepted,
     CircuitChanged,
+    EmailResent,
+    EmailResolved,
     EmailSwept,
     Observation,
     ShardSwept,
@@ -314,6 +316,22 @@ def observe(what: Observation) -> None:
                 was=what.was,
                 status=what.status,
                 attempt=what.next_attempt,
+            )
+        case EmailResent():
+            log.info(
+                "an email was resent",
+                request_id=what.request_id,
+                email_id=str(what.email_id),
+                was=what.was,
+                attempt=what.next_attempt,
+                enqueued=what.enqueued,
+            )
+        case EmailResolved():
+            log.info(
+                "an email was resolved",
+                request_id=what.request_id,
+                email_id=str(what.email_id),
+                status=what.status,
             )
         case ShardSwept():
             did = what.enqueued or what.ended or what.withdrawn

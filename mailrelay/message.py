@@ -117,6 +117,11 @@ class Attempt:
         return self.code == PASSED_OVER
 
 
+MAX_ATTEMPTS = 500
+"""Attempts that one email can hold. DynamoDB's items have 400 KB, and an attempt with all that is
+kept of a provider's words (500 characters) takes some 700 bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One request to send: what its recipients have in common, but for the content."""
@@ -159,6 +164,8 @@ class Email:
     """What the request is called that sent it, in the logs."""
     restarted_at: int | None = None
     """When a person last had it sent anew; None if nobody has."""
+    resolved_at: int | None = None
+    """When a person said how it ended, after an attempt that ended `unknown`."""
     version: str = ""
     """The store's own: random, new with every change, what a conditional write compares."""
 

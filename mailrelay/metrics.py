@@ -19,6 +19,7 @@ from mailrelay.multiprocess import DIRECTORY
 from mailrelay.observation import (
     AttemptEnded,
     BatchAccepted,
+    EmailResolved,
     EmailSwept,
     Observation,
     ShardSwept,
@@ -224,6 +225,8 @@ def observe(what: Observation) -> None:
             if what.abandoned is not None:
                 ATTEMPTS.labels(what.abandoned.provider, what.abandoned.outcome).inc()
                 _concluded(what.status)
+        case EmailResolved():
+            _concluded(what.status)
         case ShardSwept():
             SWEEPS.labels(_flag(what.complete)).inc()
             SWEEP_FOUND.inc(what.found)

@@ -77,6 +77,37 @@ class CircuitChanged:
     after: Circuit
 
 
-Observation = BatchAccepted | AttemptEnded | EmailSwept | ShardSwept | CircuitChanged
+@dataclass(frozen=True, slots=True)
+class EmailResent:
+    """A person had an email's chain begin again."""
+
+    email_id: EmailId
+    request_id: str | None
+    """Of the request that sent it first, as all of its attempts have it."""
+    was: Status
+    next_attempt: int
+    enqueued: bool
+    """As of a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmailResolved:
+    """A person said how an email ended that was `unknown`."""
+
+    email_id: EmailId
+    request_id: str | None
+    """Of the request that sent it."""
+    status: Status
+
+
+Observation = (
+    BatchAccepted
+    | AttemptEnded
+    | EmailSwept
+    | ShardSwept
+    | CircuitChanged
+    | EmailResent
+    | EmailResolved
+)
 
 Observer = Callable[[Observation], None]

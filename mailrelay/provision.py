@@ -20,6 +20,7 @@ from mailrelay.store import DUE_INDEX
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
+    from mypy_boto3_sqs import SQSClient
 
 DELIVER_QUEUE = "deliver"
 SWEEP_QUEUE = "sweep"
@@ -141,23 +142,29 @@ def _ttl(dynamodb: DynamoDBClient, name: str) -> Finding:
 
 def _queue(settings: Settings, name: str) -> Finding:
     what = f"queue {name}"
-    sqs, attributes = aws.sqs(settings), queue_attributes(settings)
+    sqs = aws.sqs(settings)
     try:
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     except sqs.exceptions.QueueDoesNotExist:
-        sqs.create_queue(QueueName=name, Attributes=attributes)  # type: ignore[arg-type]
+        attributes: dict[Any, str] = dict(queue_attributes(settings))
+        sqs.create_queue(QueueName=name, Attributes=attributes)
         return Finding(what, "created")
+    problems = queue_problems(settings, sqs, url)
+    return Finding(what, "differs" if problems else "unchanged", "; ".join(problems))
+
+
+def queue_problems(settings: Settings, sqs: SQSClient, url: str) -> list[str]:
+    """What of a queue is not as needed; raises botocore's errors."""
     answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     has: dict[str, str] = {str(name): value for name, value in answer["Attributes"].items()}
     if "KmsMasterKeyId" in has:
         # A key of one's own is encryption too; SQS then has its own switch off.
         has["SqsManagedSseEnabled"] = "true"
-    problems = [
+    return [
         f"{attribute} is {has.get(attribute, 'not set')} and not {value}"
-        for attribute, value in attributes.items()
+        for attribute, value in queue_attributes(settings).items()
         if has.get(attribute) != value
     ]
-    return Finding(what, "differs" if problems else "unchanged", "; ".join(problems))
 
 
 def _topic(settings: Settings, name: str) -> Finding:

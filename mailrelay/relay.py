@@ -1,4 +1,4 @@
-"""The use cases of the API: accept a batch, show it."""
+"""The use cases of the API: accept a batch, show it, decide what no provider could say."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import structlog
 from ulid import ULID
 
-from mailrelay import clock
+from mailrelay import clock, delivery
 from mailrelay.delivery import Policy
 from mailrelay.message import Address, Batch, Content, Email, EmailId, Status
-from mailrelay.observation import BatchAccepted, Observer
+from mailrelay.observation import BatchAccepted, EmailResent, EmailResolved, Observer
 from mailrelay.queue import DeliveryQueue, QueueUnavailable
 from mailrelay.settings import DAY
 from mailrelay.store import (
@@ -130,20 +130,20 @@ class Relay:
             if idempotency_key is None:
                 raise
             return self._replay(taken.record, idempotency_key)
-        enqueued = self._enqueue(batch_id, emails)
+        enqueued = self._enqueue(emails, batch_id=batch_id)
         self._observe(BatchAccepted(batch_id, key_name, len(emails), enqueued))
         return Accepted(batch_id, tuple((email.id, email.to) for email in emails))
 
-    def _enqueue(self, batch_id: str, emails: Sequence[Email]) -> bool:
+    def _enqueue(self, emails: Sequence[Email], **ids: str) -> bool:
         """Whatever fails here, the emails are stored and due: the client must not send again."""
         try:
             self._queue.put(email.hint for email in emails)
         except QueueUnavailable as error:
-            log.warning("a batch waits for the sweep", batch_id=batch_id, error=error)
+            log.warning("what is stored waits for the sweep", **ids, error=error)
             return False
         except Exception as error:  # noqa: BLE001 - as above
-            said = {"batch_id": batch_id, "error": error, "exc_info": error}
-            log.error("a batch waits for the sweep", **said)
+            said = {**ids, "error": error, "exc_info": error}
+            log.error("what is stored waits for the sweep", **said)
             return False
         return True
 
@@ -257,6 +257,42 @@ class Relay:
             emails=emails[start:end],
             next_index=end if end < len(emails) else None,
         )
+
+    def resend(self, email_id: EmailId, key_name: str) -> Email | None:
+        """Have an email of this API key's sent again; None where `email` finds none.
+
+        Raises `NotApplicable`. A queue that cannot be reached is no error, as in `accept`.
+        """
+        while (email := self.email(email_id, key_name)) is not None:
+            expires = self._store.expiry(email_id)
+            if expires is None:
+                break
+            again = delivery.resend(email, expires * 1000, clock.now(), self._policy)
+            resent = self._store.advance(email, again, alone=True)
+            if resent is not None:
+                enqueued = self._enqueue([resent], email_id=str(email_id))
+                self._observe(
+                    EmailResent(
+                        email_id, resent.request_id, email.status, resent.attempt, enqueued
+                    )
+                )
+                return resent
+        return None
+
+    def resolve(self, email_id: EmailId, key_name: str, status: Status) -> Email | None:
+        """Record that an `unknown` email was `sent`, or `failed`; None where `email` finds none.
+
+        Raises `NotApplicable`.
+        """
+        while (email := self.email(email_id, key_name)) is not None:
+            resolved = delivery.resolve(email, status, clock.now())
+            if resolved is email:
+                return email
+            recorded = self._store.advance(email, resolved, alone=True)
+            if recorded is not None:
+                self._observe(EmailResolved(email_id, recorded.request_id, status))
+                return recorded
+        return None
 
     def _accepted_batch(self, batch_id: str, key_name: str) -> Batch | None:
         batch = self._store.batch(batch_id)

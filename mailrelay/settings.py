@@ -19,10 +19,18 @@ from urllib.parse import urlsplit
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load
 from marshmallow.validate import Length, Range, Regexp
 
+from mailrelay import senders
+from mailrelay.message import MAX_ATTEMPTS
+
 PROVIDER_CONNECT_TIMEOUT = 3.0
 """Seconds to wait for a connection to a provider: part of the contract, not a setting."""
 
 DAY = 86_400.0
+
+SHORTEST_API_KEY = 20
+"""Characters of a key that nobody guesses, even from its hash: 80 bits in hex, 120 in base64."""
+_CLAIM = 1.0
+"""Seconds that claiming an email may take before it is sent, both within the lease."""
 
 
 class SettingsError(Exception):
@@ -34,12 +42,26 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestLimit:
+    """So many requests in so many seconds: as many at once, and as many again by and by."""
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that the environment says. Times are in seconds."""
 
     providers: tuple[str, ...]
     api_keys: Mapping[str, str] = field(repr=False)
     """SHA-256 of a key, in hex, to the name of the key."""
+    short_api_keys: tuple[str, ...]
+    """Names of the keys that are too short to be safe. Of a key's hash nobody can tell."""
+    senders: Mapping[str, frozenset[str]] = field(repr=False)
+    """Name of a key to the addresses and ``@domains`` it may send as; without one, as anybody."""
+    request_limit: RequestLimit | None
+    """For each key and web process."""
     mailgun_api_key: str | None = field(repr=False)
     mailgun_domain: str | None
     mailgun_base_url: str
@@ -76,6 +98,23 @@ class Settings:
     def longest_send(self) -> float:
         """How long one request to a provider may take, connecting included."""
         return PROVIDER_CONNECT_TIMEOUT + self.provider_timeout
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts an email may take: each provider in each pass of the chain."""
+        return (len(self.retry_schedule) + 1) * len(self.providers)
+
+    @property
+    def longest_life(self) -> float:
+        """How long an email may be open.
+
+        One of its attempts may lose its message and its worker; that all of them do, nobody
+        waits for.
+        """
+        # Each of the waits ends with the first sweep after it.
+        waits = sum(delay + self.sweep_interval for delay in self.retry_schedule)
+        lost = self.message_ttl + self.lease + 2 * self.sweep_interval
+        return self.attempts * self.longest_send + waits + lost
 
 
 class _List(fields.Field[Any]):
@@ -115,17 +154,29 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
-def _api_key(text: str) -> tuple[str, str]:
-    """One entry of MAILRELAY_API_KEYS as (name, SHA-256 in hex)."""
+@dataclass(frozen=True, slots=True)
+class _ApiKey:
+    name: str
+    digest: str
+    """SHA-256, in hex."""
+    short: bool = False
+
+    @classmethod
+    def of(cls, key: str, name: str | None = None) -> _ApiKey:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        return cls(name or f"key-{digest[:8]}", digest, len(key) < SHORTEST_API_KEY)
+
+
+def _api_key(text: str) -> _ApiKey:
+    """One entry of MAILRELAY_API_KEYS."""
     match text.split(":"):
         case [key] if _TOKEN.fullmatch(key):
-            digest = hashlib.sha256(key.encode()).hexdigest()
-            return f"key-{digest[:8]}", digest
+            return _ApiKey.of(key)
         # Not a key named sha256: who writes that has a hash and forgot its name.
         case [name, key] if _NAME.fullmatch(name) and _TOKEN.fullmatch(key) and name != "sha256":
-            return name, hashlib.sha256(key.encode()).hexdigest()
+            return _ApiKey.of(key, name)
         case [name, "sha256", digest] if _NAME.fullmatch(name) and _SHA256.fullmatch(digest):
-            return name, digest.lower()
+            return _ApiKey(name, digest.lower())
     raise ValidationError(
         "takes keys, comma-separated, each one KEY, NAME:KEY or NAME:sha256:HEX; a key is"
         " made of letters, digits and -._~+/, a name of letters, digits and -._"
@@ -137,10 +188,37 @@ def _chain(names: tuple[str, ...]) -> None:
         raise ValidationError("names a provider twice")
 
 
-def _distinct_keys(keys: tuple[tuple[str, str], ...]) -> None:
-    names, digests = zip(*keys, strict=True)
-    if len(set(names)) < len(keys) or len(set(digests)) < len(keys):
+def _distinct_keys(keys: tuple[_ApiKey, ...]) -> None:
+    names, digests = {key.name for key in keys}, {key.digest for key in keys}
+    if len(names) < len(keys) or len(digests) < len(keys):
         raise ValidationError("has the same name or the same key twice")
+
+
+def _sender(text: str) -> tuple[str, str]:
+    """One entry of MAILRELAY_SENDERS as (name of a key, address or ``@domain``)."""
+    name, _, sender = text.partition(":")
+    try:
+        return name, senders.read(sender)
+    except ValueError:
+        raise ValidationError(
+            "takes NAME:@DOMAIN and NAME:ADDRESS, comma-separated, a key's name as often as it"
+            " has senders, such as shop:@example.com,shop:news@example.org"
+        ) from None
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY}
+
+
+class _RequestLimit(fields.Field[Any]):
+    """``100/s``"""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> RequestLimit:
+        found = re.fullmatch(r"([1-9][0-9]{0,6})/([smhd])", value)
+        if found is None:
+            raise ValidationError(
+                "takes a whole number of requests a second, minute, hour or day, such as 100/s"
+            )
+        return RequestLimit(int(found[1]), _UNITS[found[2]])
 
 
 def _url(text: str) -> None:
@@ -214,6 +292,17 @@ class _Environment(Schema):
         validate=_distinct_keys,
         metadata={"description": "bearer keys: KEY, NAME:KEY or NAME:sha256:HEX"},
     )
+    senders = _List(
+        _sender,
+        data_key="MAILRELAY_SENDERS",
+        load_default=(),
+        metadata={"description": "as whom a key may send: NAME:@DOMAIN or NAME:ADDRESS"},
+    )
+    request_limit = _RequestLimit(
+        data_key="MAILRELAY_REQUEST_LIMIT",
+        load_default=None,
+        metadata={"description": "requests of one key to one web process, such as 100/s"},
+    )
     mailgun_api_key = _text("MAILGUN_API_KEY", "Mailgun's API key", validate=_SECRET)
     mailgun_domain = _text(
         "MAILGUN_DOMAIN",
@@ -280,7 +369,7 @@ class _Environment(Schema):
         _retry_delay,
         data_key="MAILRELAY_RETRY_SCHEDULE",
         load_default=(60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0),
-        # Every attempt stands in the email's item, which DynamoDB limits to 400 KB.
+        # Every attempt stands in the email's item (see also `_check_together`).
         validate=Length(max=100, error="takes at most 100 delays"),
         metadata={"description": "seconds from each exhausted chain to its next start"},
     )
@@ -340,8 +429,18 @@ class _Environment(Schema):
     def _build(self, data: dict[str, Any], **_: Any) -> Settings:
         avoid = data.pop("duplicates") == "avoid"
         data["events"] = data["events"] == "on"
-        keys = {digest: name for name, digest in data.pop("api_keys")}
-        return Settings(**data, api_keys=keys, avoid_duplicates=avoid, rates={})
+        keys: tuple[_ApiKey, ...] = data.pop("api_keys")
+        allowed: dict[str, frozenset[str]] = {}
+        for name, sender in data.pop("senders"):
+            allowed[name] = allowed.get(name, frozenset()) | {sender}
+        return Settings(
+            **data,
+            api_keys={key.digest: key.name for key in keys},
+            short_api_keys=tuple(key.name for key in keys if key.short),
+            senders=allowed,
+            avoid_duplicates=avoid,
+            rates={},
+        )
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -360,8 +459,6 @@ RATE_PREFIX = "MAILRELAY_RATE_"
 """What the variable of a provider's rate is called, before the provider's name."""
 
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/([smhd])")
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY}
 
 
 def _rates(environ: Mapping[str, str]) -> dict[str, float]:
@@ -387,20 +484,35 @@ def _rate(variable: str, text: str) -> float:
 
 def _check_together(settings: Settings) -> None:
     """Refuse values that are fine alone and break a promise together."""
-    longest = settings.longest_send
-    if settings.lease <= longest:
+    names = set(settings.api_keys.values())
+    if not settings.senders.keys() <= names:
+        # Without the one that it has: perhaps that is a key.
+        raise SettingsError(
+            "MAILRELAY_SENDERS",
+            "has a name that no key of MAILRELAY_API_KEYS has; there are"
+            f" {', '.join(sorted(names)) or 'none'}",
+        )
+    longest = _CLAIM + settings.longest_send
+    if settings.lease < longest:
         raise SettingsError(
             "MAILRELAY_LEASE",
             f"{settings.lease:g} seconds are not enough: with MAILRELAY_PROVIDER_TIMEOUT="
-            f"{settings.provider_timeout:g} a send may take {longest:g} seconds, and an email"
-            " must not count as abandoned while it is being sent",
+            f"{settings.provider_timeout:g} claiming and sending an email may take {longest:g}"
+            " seconds, and it must not count as abandoned while it is being sent",
         )
-    # One attempt may lose its message and its worker; that all of them do, nobody waits for.
-    longest_life = sum(settings.retry_schedule) + settings.message_ttl + settings.lease
-    if settings.retention_days * DAY <= longest_life:
+    if settings.attempts > MAX_ATTEMPTS:
+        raise SettingsError(
+            "MAILRELAY_RETRY_SCHEDULE",
+            f"{len(settings.retry_schedule)} delays are too many: with the"
+            f" {len(settings.providers)} providers of EMAIL_PROVIDERS an email may take"
+            f" {settings.attempts} attempts, and it can hold {MAX_ATTEMPTS}",
+        )
+    if settings.retention_days * DAY <= settings.longest_life:
         raise SettingsError(
             "MAILRELAY_RETENTION_DAYS",
-            f"{settings.retention_days:g} days are not enough: with MAILRELAY_RETRY_SCHEDULE and"
-            f" MAILRELAY_MESSAGE_TTL={settings.message_ttl} an email may be open for"
-            f" {longest_life / DAY:.3g} days",
+            f"{settings.retention_days:g} days are not enough: with MAILRELAY_RETRY_SCHEDULE,"
+            f" MAILRELAY_PROVIDER_TIMEOUT={settings.provider_timeout:g},"
+            f" MAILRELAY_SWEEP_INTERVAL={settings.sweep_interval:g} and"
+            f" MAILRELAY_MESSAGE_TTL={settings.message_ttl} an email may be open for {settings.longest_life / DAY:.3g}"
+            " days, and must not be removed before it is over",
         )

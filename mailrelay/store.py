@@ -259,6 +259,11 @@ class Store:
         item = self._items.get(items.email_key(email_id))
         return None if item is None else items.read_email(item)
 
+    def expiry(self, email_id: EmailId) -> int | None:
+        """When TTL may remove an email: seconds since the epoch, as TTL has it."""
+        item = self._items.get(items.email_key(email_id), ["expires"])
+        return None if item is None else int(item["expires"]["N"])
+
     def emails(self, batch_id: str) -> list[Email]:
         """All emails of a batch, in their order."""
         found: list[Email] = []
@@ -337,11 +342,14 @@ class Store:
         It may wait a little for what other threads record, unless it is to go `alone`.
         """
         after = replace(after, version=_new_version())
+        removes: tuple[str, ...] = () if after.due_at is not None else ("due_shard", "due_at")
+        if before.resolved_at is not None and after.resolved_at is None:
+            removes += ("resolved_at",)
         change = Change(
             key=items.email_key(after.id),
             sets=items.progress(after) | items.to_item({"version": after.version}),
             where=items.to_item({"version": before.version}),
-            removes=() if after.due_at is not None else ("due_shard", "due_at"),
+            removes=removes,
         )
         change_it = self._items.change_alone if alone else self._items.change
         return None if change_it(change) is None else after

@@ -17,3 +17,4 @@ app = Celery(
 )
 app.config_from_object("celeryconfig")
 app.steps["consumer"].add("tasks.control:ControlStep")
+app.steps["consumer"].add("tasks.shutdown:LastPolls")

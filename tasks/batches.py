@@ -25,6 +25,10 @@ _AT_ONCE = 4
 _GATHER_SECONDS = 0.05
 """How long a deletion waits for others."""
 
+_CAPACITY = 10_000
+"""Deletions that wait at most, a few megabytes. While SQS is slow to delete and quick to deliver the
+oldest give way: a message lives for a minute, and is void if it comes again."""
+
 _LAST_SECONDS = 2.0
 """What the last deletions of a connection get to be sent in."""
 
@@ -70,7 +74,7 @@ class Deletions:
 
     def __init__(self, sqs: SQSClient) -> None:
         self._sqs = sqs
-        self._waiting: deque[tuple[str, str]] = deque()
+        self._waiting: deque[tuple[str, str]] = deque(maxlen=_CAPACITY)
         self._some = threading.Event()
         self._many = threading.Event()
         self._closing = False

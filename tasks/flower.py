@@ -27,6 +27,15 @@ from tasks.fanout import fanout
 _OF_THE_PORT = (errno.EADDRINUSE, errno.EACCES)
 """Why a port cannot be listened on; anything else is due to the address."""
 
+_HEADERS = {
+    # A page of somebody else's that shows Flower in a frame could have its reader stop a worker.
+    "Content-Security-Policy": "frame-ancestors 'none'; base-uri 'none'; object-src 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+}
+"""What each answer says to browsers, beside what Flower says itself. It has scripts within its
+pages, so that a policy cannot say where they may come from."""
+
 
 def _check_environment() -> None:
     """Flower reads its variables before it calls us, and what it cannot read is a traceback."""
@@ -65,11 +74,23 @@ def _prepare(**_: Any) -> None:
     events.EventReceiver = Receiver
     # Its broker page knows RabbitMQ and Redis; what it calls is this class.
     views.Broker = Broker
+    _add_headers(views.BaseHandler)
     # It says of each question that no worker answered it, at a start for instance; its pages do so
     # as well.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     # Workers send events unless they are turned off; Flower would ask for them every 5 s.
     options.enable_events = False
+
+
+def _add_headers(handler: Any) -> None:
+    flowers_own = handler.set_default_headers
+
+    def set_default_headers(self: Any) -> None:
+        flowers_own(self)
+        for name, value in _HEADERS.items():
+            self.set_header(name, value)
+
+    handler.set_default_headers = set_default_headers
 
 
 def guard(options: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from mailrelay.items import DUE_SHARDS
 from mailrelay.queue import QueueUnavailable
 from mailrelay.store import StoreUnavailable
 from tasks.app import app
@@ -17,8 +18,11 @@ def sweep(shard: int) -> None:
     """Start sweeping one shard of the due index, unless this process is at it already.
 
     It has a thread of its own: a sweep may wait for room in the queue, which the threads of the
-    pool have to make.
+    pool have to make; of threads there are no more than shards, whoever may have sent the task.
     """
+    if not isinstance(shard, int) or shard not in range(DUE_SHARDS):
+        log.error("a task for something that is no shard was dropped")
+        return
     parts().sweeps.start(shard, _sweep)
 
 

@@ -93,6 +93,8 @@ class Channel(SQS.Channel):
         self._waiting: dict[str, Any] = {}
         """The queues whose next poll waits for room, each with the timer that looks for it."""
         self._together: list[tuple[str, dict[str, Any]]] | None = None
+        self._under_way = 0
+        """Polls that are not answered yet."""
         super().__init__(*args, **kwargs)
         if self.hub is not None and not hasattr(self.hub, "_current_http_client"):
             # Where kombu's `get_client` looks for it, and puts its own otherwise.
@@ -210,6 +212,7 @@ class Channel(SQS.Channel):
         seen = polls(queue_name.removeprefix(self.queue_name_prefix))
 
         def again(error: BaseException | None = None) -> None:
+            self._under_way -= 1
             problem = error or "no connection, or a server error"
             log.warning("SQS did not answer a poll", queue=queue_name, error=problem)
             seen.failed(error)
@@ -217,15 +220,25 @@ class Channel(SQS.Channel):
 
         def received(answer: Any) -> None:
             if isinstance(answer, dict):
+                self._under_way -= 1
                 seen.answered(answer.get("Messages", ()))
                 callback(answer)
             else:
                 again()
 
         answered = promise(received, on_error=again)
-        return super()._get_from_sqs(  # type: ignore[misc]
+        poll = super()._get_from_sqs(  # type: ignore[misc]
             queue_name, queue_url, connection, count, answered
         )
+        self._under_way += 1
+        return poll
+
+    def finish_polls(self) -> None:
+        """Turn the event loop until the polls that are under way are answered, or time out."""
+        deadline = time.monotonic() + _POLL_SECONDS
+        loop = self.hub.create_loop()
+        while self._under_way and time.monotonic() < deadline:
+            next(loop)
 
     def _on_messages_ready(self, queue: str, qname: str, messages: dict[str, Any]) -> int:
         """Handle each message by itself, so that a broken one harms no other.
@@ -234,6 +247,9 @@ class Channel(SQS.Channel):
         gives back its place in the prefetch window, and is left to SQS, which removes it within
         a minute.
         """
+        if qname not in self.connection._callbacks:
+            # A worker that is ending: kombu makes them all visible again.
+            return super()._on_messages_ready(queue, qname, messages)  # type: ignore[misc, no-any-return]
         handled = 0
         for message in messages.get("Messages", ()):
             try:

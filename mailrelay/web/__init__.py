@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from flask import Flask
 
 from mailrelay import assembly, providers
 from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
-from mailrelay.web import auth, circuits, emails, health, metrics, problems, requests
+from mailrelay.web import circuits, emails, headers, health, metrics, problems, requests
+from mailrelay.web.auth import Gate
 
 MAX_BODY = 25_000_000
 """Bytes of a request's body."""
@@ -29,11 +28,11 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     # No redirects: a client that sends mail does not follow them.
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     requests.register(app)
+    headers.register(app)
     problems.register(app)
     app.register_blueprint(metrics.blueprint(assembly.backlog(settings), settings.providers))
-    app.register_blueprint(emails.blueprint(relay, settings.api_keys, settings.providers))
-    authenticate = partial(auth.key_name, settings.api_keys)
-    shared = assembly.shared(settings)
-    app.register_blueprint(circuits.blueprint(shared, settings, authenticate))
+    gate = Gate(settings)
+    app.register_blueprint(emails.blueprint(relay, gate, settings.providers, settings.senders))
+    app.register_blueprint(circuits.blueprint(assembly.shared(settings), settings, gate))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
     return app

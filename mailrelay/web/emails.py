@@ -1,4 +1,4 @@
-"""``/emails``: send, and show what happened."""
+"""``/emails``: send, show what happened, and decide what no provider could say."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
-import structlog
 from flask import Blueprint, Response, jsonify, request, url_for
-from marshmallow import ValidationError
+from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from mailrelay.message import BATCH_ID, EmailId
+from mailrelay import senders
+from mailrelay.message import BATCH_ID, Email, EmailId
 from mailrelay.relay import IdempotencyKey, Relay
-from mailrelay.web import auth, representations, requests
+from mailrelay.web import representations, requests
+from mailrelay.web.auth import Gate
 from mailrelay.web.problems import Problem
-from mailrelay.web.schemas import MAX_DESTINATIONS, SubmissionSchema, flatten
+from mailrelay.web.schemas import (
+    MAX_DESTINATIONS,
+    ResendSchema,
+    ResolveSchema,
+    SubmissionSchema,
+    flatten,
+)
 
 _DEFAULT_PAGE = 100
 
@@ -28,25 +35,29 @@ _NAMED_ERRORS = 10
 """How many of the bad fields a problem's text names; its `errors` has them all."""
 
 
-def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -> Blueprint:
-    """The routes, for the API keys (SHA-256 to name) and the configured chain."""
+def blueprint(
+    relay: Relay,
+    authenticated: Gate,
+    chain: Sequence[str],
+    allowed_senders: Mapping[str, Collection[str]],
+) -> Blueprint:
+    """The routes, for whom the gate lets in, with the configured chain.
+
+    `allowed_senders` is by the name of a key; one that has none may send as anybody.
+    """
     emails = Blueprint("emails", __name__, url_prefix="/emails")
     schema = SubmissionSchema(chain)
-
-    def authenticated() -> str:
-        key_name = auth.key_name(api_keys)
-        structlog.contextvars.bind_contextvars(key_name=key_name)
-        return key_name
 
     @emails.post("/send")
     def send() -> Response:
         key_name = authenticated()
         body = _json_body()
         idempotency_key = _idempotency_key(body)
-        try:
-            submission = schema.load(body)
-        except ValidationError as error:
-            raise _unprocessable(flatten(error.messages_dict)) from None
+        submission = _load(schema, body)
+        allowed = allowed_senders.get(key_name)
+        if allowed is not None and not senders.allow(allowed, submission.sender.email):
+            said = f"This API key may send from {', '.join(sorted(allowed))} only."
+            raise _unprocessable({"from.email": [said]})
         accepted = relay.accept(submission, key_name, idempotency_key, requests.current_id())
         answer = jsonify(representations.accepted(accepted))
         answer.status_code = HTTPStatus.ACCEPTED
@@ -69,7 +80,52 @@ def blueprint(relay: Relay, api_keys: Mapping[str, str], chain: Sequence[str]) -
                 return jsonify(representations.batch(view))
         raise Problem(HTTPStatus.NOT_FOUND, "There is no email and no batch with this id.")
 
+    @emails.post("/<id_>/resend")
+    def resend(id_: str) -> tuple[Response, HTTPStatus]:
+        key_name = authenticated()
+        if request.get_data():
+            _load(ResendSchema(), _json_body())
+        email = relay.resend(_email_id(id_), key_name)
+        return _decided(email), HTTPStatus.ACCEPTED
+
+    @emails.post("/<id_>/resolve")
+    def resolve(id_: str) -> Response:
+        key_name = authenticated()
+        status = _load(ResolveSchema(), _json_body())
+        return _decided(relay.resolve(_email_id(id_), key_name, status))
+
     return emails
+
+
+def _email_id(id_: str) -> EmailId:
+    email_id = EmailId.parse(id_)
+    if email_id is None and re.fullmatch(BATCH_ID, id_):
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            f"This is a batch's id; give one of an email, such as {id_}-0.",
+        )
+    if email_id is None:
+        raise _no_email()
+    return email_id
+
+
+def _decided(email: Email | None) -> Response:
+    """The email after what a person decided."""
+    if email is None:
+        raise _no_email()
+    return jsonify(representations.email(email))
+
+
+def _no_email() -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "There is no email with this id.")
+
+
+def _load(schema: Schema, body: dict[str, Any]) -> Any:
+    """What a body says; a problem that names each bad field otherwise."""
+    try:
+        return schema.load(body)
+    except ValidationError as error:
+        raise _unprocessable(flatten(error.messages_dict)) from None
 
 
 def _json_body() -> dict[str, Any]:

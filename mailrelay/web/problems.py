@@ -10,6 +10,7 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from mailrelay.delivery import NotApplicable
 from mailrelay.relay import IdempotencyMismatch, StillAccepting
 from mailrelay.store import ContentTooLarge, StoreUnavailable
 
@@ -73,6 +74,10 @@ def register(app: Flask) -> None:
             headers={"Retry-After": _RETRY_AFTER},
         )
 
+    @app.errorhandler(NotApplicable)
+    def _not_applicable(error: NotApplicable) -> Response:
+        return problem(HTTPStatus.CONFLICT, str(error))
+
     @app.errorhandler(ContentTooLarge)
     def _content_too_large(_: ContentTooLarge) -> Response:
         return problem(
@@ -85,7 +90,7 @@ def register(app: Flask) -> None:
     def _unavailable(error: StoreUnavailable) -> Response:
         log.error("the store cannot be reached", error=error)
         detail = "The store cannot be reached"
-        if request.method == "POST":
+        if request.endpoint == "emails.send":
             detail += (
                 ", and nothing was accepted as far as can be known. Send it again with an"
                 " Idempotency-Key, so that it is never sent twice"

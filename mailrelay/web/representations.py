@@ -88,6 +88,7 @@ def _summary(email: Email) -> dict[str, Any]:
         "createdAt": rfc3339(email.created_at),
         "lastAttemptAt": _optional_time(email.last_attempt_at),
         "nextAttemptAt": _optional_time(email.due_at if email.status is Status.DEFERRED else None),
+        "resolvedAt": _optional_time(email.resolved_at),
         "error": error
         and {"code": error.code, "reason": error.reason, "provider": error.provider},
     }

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import idna
-from email_validator import EmailNotValidError, validate_email
 from marshmallow import (
     RAISE,
     Schema,
@@ -16,9 +14,10 @@ from marshmallow import (
     post_load,
     validates_schema,
 )
-from marshmallow.validate import Length
+from marshmallow.validate import Length, OneOf
 
-from mailrelay.message import Address, Content
+from mailrelay import addresses
+from mailrelay.message import Address, Content, Status
 from mailrelay.relay import Submission
 
 MAX_DESTINATIONS = 1000
@@ -54,15 +53,9 @@ def _email(value: str) -> str:
         raise ValidationError("The email address is too long.")
     _one_line(value)
     try:
-        checked = validate_email(
-            value, check_deliverability=False, allow_quoted_local=True, strict=True
-        )
-        idna.encode(checked.ascii_domain)
-    except EmailNotValidError as error:
+        return addresses.normalize(value)
+    except ValueError as error:
         raise ValidationError(str(error)) from None
-    except (idna.IDNAError, UnicodeError):
-        raise ValidationError("The domain is not one that DNS can hold.") from None
-    return checked.normalized
 
 
 class _Email(fields.String):
@@ -192,6 +185,29 @@ class SubmissionSchema(Schema):
             ),
             chain=tuple(data["chain"] or self._configured),
         )
+
+
+class ResendSchema(Schema):
+    """The body of ``POST /emails/{id}/resend``, which needs none."""
+
+    class Meta:
+        unknown = RAISE
+
+
+class ResolveSchema(Schema):
+    """The body of ``POST /emails/{id}/resolve``: ``{"status": "sent"}``, or ``"failed"``."""
+
+    class Meta:
+        unknown = RAISE
+
+    status = fields.String(
+        required=True,
+        validate=OneOf((Status.SENT, Status.FAILED), error="Must be sent or failed."),
+    )
+
+    @post_load
+    def _build(self, data: dict[str, Any], **_: Any) -> Status:
+        return Status(data["status"])
 
 
 def flatten(messages: Mapping[Any, Any]) -> dict[str, list[str]]:

@@ -183,3 +183,27 @@ def test_a_deletion_that_fails_is_said_and_the_next_is_made(queue: Queue, answer
 
     assert asked == ["first", "second"]
     assert [line["event"] for line in lines] == ["messages could not be deleted"]
+
+
+def test_while_sqs_is_slow_to_delete_the_oldest_give_way() -> None:
+    """They are the ones whose messages are the first to be gone by themselves."""
+    asked, answer = threading.Event(), threading.Event()
+    deleted: list[str] = []
+
+    class Slow:
+        def delete_message_batch(self, QueueUrl: str, Entries: list[Any]) -> dict[str, Any]:
+            asked.set()
+            assert answer.wait(10)
+            deleted.extend(entry["ReceiptHandle"] for entry in Entries)
+            return {}
+
+    deletions = Deletions(Slow())  # type: ignore[arg-type]
+    deletions.add("url", "first")
+    assert asked.wait(10)
+    for number in range(10_500):
+        deletions.add("url", str(number))
+    answer.set()
+    wait_for(lambda: len(deleted) > 10_000, "those that had room are deleted")
+    deletions.close()
+
+    assert deleted == ["first", *map(str, range(500, 10_500))]

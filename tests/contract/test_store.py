@@ -17,7 +17,8 @@ from botocore.exceptions import ConnectionClosedError
 from moto import mock_aws
 
 from mailrelay import assembly, clock, delivery, items, provision
-from mailrelay.message import Batch, Content, EmailId, Hint, Outcome, Status
+from mailrelay.delivery import NotApplicable
+from mailrelay.message import Batch, Content, Email, EmailId, Hint, Outcome, Status
 from mailrelay.settings import Settings, load
 from mailrelay.store import (
     MAX_FIRST_EMAILS,
@@ -29,6 +30,7 @@ from mailrelay.store import (
     StoreUnavailable,
 )
 from tests.support.aws import AWS_CREDENTIALS
+from tests.support.fakes import FakeQueue
 from tests.support.processes import free_port, unused_name, wait_for
 from tests.support.records import CONTENT, a_batch, an_attempt, an_email, claimed
 
@@ -435,6 +437,73 @@ def test_a_final_email_is_not_in_the_due_index(backend: Backend) -> None:
     assert "due_shard" not in item
     assert "due_at" not in item
     assert backend.due(now + 1_000_000) == []
+
+
+def unanswered(backend: Backend) -> Email:
+    """An email that awaits a person."""
+    email = an_email(stored(backend))
+    now = clock.now()
+    held = backend.store.claim(email.hint, now, now + 1)
+    assert held is not None
+    policy = replace(backend.policy, avoid_duplicates=True)
+    attempt = an_attempt(held, Outcome.UNKNOWN)
+    recorded = backend.store.advance(held, delivery.conclude(held, attempt, now, policy))
+    assert recorded is not None
+    return recorded
+
+
+def test_what_a_person_decides_is_stored_and_taken_back(backend: Backend) -> None:
+    unknown = unanswered(backend)
+    now = clock.now()
+    expires = backend.store.expiry(unknown.id)
+    assert expires == unknown.created_at // 1000 + 30 * 86_400
+
+    resolved = backend.store.advance(unknown, delivery.resolve(unknown, Status.FAILED, now))
+
+    assert resolved is not None
+    assert backend.store.email(unknown.id) == resolved
+    assert resolved.resolved_at == now
+    for alone in (True, False):
+        again = delivery.resend(resolved, expires * 1000, now, backend.policy)
+        resent = backend.store.advance(resolved, again, alone=alone)
+        assert resent is not None
+        assert backend.store.email(unknown.id) == resent
+        assert resent.resolved_at is None
+        assert backend.due(now + 1_000_000) == [resent]
+        resolved = backend.store.advance(resent, resolved)
+        assert resolved is not None
+    assert backend.store.expiry(EmailId(unknown.id.batch_id, 1)) is None
+
+
+def test_of_many_who_decide_at_once_one_decides(local: Backend) -> None:
+    """On the local AWS alone, as above. An email is not put into the queue twice."""
+    unknown = unanswered(local)
+    queue = FakeQueue()
+    relay = assembly.relay(local.settings, local.store, queue)
+    ends: list[Email | NotApplicable | None] = []
+
+    def decide(how: Callable[[], Email | None]) -> None:
+        try:
+            ends.append(how())
+        except NotApplicable as refused:
+            ends.append(refused)
+
+    decisions: list[Callable[[], Email | None]] = [
+        lambda: relay.resend(unknown.id, "demo"),
+        lambda: relay.resolve(unknown.id, "demo", Status.SENT),
+    ] * 4
+    threads = [threading.Thread(target=decide, args=(how,)) for how in decisions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    final = local.store.email(unknown.id)
+    assert final is not None
+    assert len(ends) == 8
+    winners = [end for end in ends if isinstance(end, Email)]
+    assert winners == [final] * (1 if final.status is Status.QUEUED else 4)
+    assert queue.hints == ([final.hint] if final.status is Status.QUEUED else [])
 
 
 def test_a_discarded_email_is_gone_unless_it_has_changed(backend: Backend) -> None:

@@ -220,6 +220,17 @@ def test_flower_wants_its_password(flower: Flower) -> None:
         assert urllib3.request("GET", flower.url + path, retries=False).status == 401
 
 
+@pytest.mark.parametrize("path", ["/", "/workers", "/broker", "/api/workers", "/nowhere"])
+def test_flower_is_shown_in_no_frame(flower: Flower, path: str) -> None:
+    """Nor is it taken for what it is not, or told to whoever is linked to."""
+    headers = flower.call("GET", path).headers
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert "Access-Control-Allow-Origin" not in headers
+
+
 @pytest.mark.usefixtures("batch")
 def test_flower_in_a_browser(flower: Flower, tmp_path: Path) -> None:
     """Its pages show the worker online, the tasks as rows and the queues."""

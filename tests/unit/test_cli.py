@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import boto3
@@ -25,13 +26,15 @@ from tests.support.processes import BIN, free_port
 from tests.support.sandbox import Sandbox, sandbox_environ
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, OTHER_KEY, World
-from tests.unit.test_web_show import ACCEPTED, REJECTED, RETRY
+from tests.unit.test_web_show import ACCEPTED, REJECTED, RETRY, UNANSWERED
 
 cloud = test_web_app.cloud
+make_world = test_web_app.make_world
 shared_world = test_web_app.shared_world
 world = test_web_app.world
 
 Run = Callable[..., Result]
+Serve = Callable[[World], str]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +65,7 @@ def _commands() -> list[str]:
 
 
 def test_has_the_commands_of_the_contract() -> None:
-    assert {"init", "doctor", "send", "status"} <= set(_commands())
+    assert {"init", "doctor", "send", "status", "resend", "resolve"} <= set(_commands())
 
 
 @pytest.mark.parametrize("command", _commands())
@@ -122,7 +125,7 @@ def aws_environ(local_aws: str) -> dict[str, str]:
         "MAILRELAY_TABLE": name,
         "MAILRELAY_QUEUE_PREFIX": f"{name}-",
         "MAILRELAY_BUCKET": name,
-        "MAILRELAY_API_KEYS": "shop:secret-key",
+        "MAILRELAY_API_KEYS": "shop:a-secret-key-of-the-tests",
     }
 
 
@@ -202,10 +205,20 @@ def test_doctor_finds_all_well(well: dict[str, str]) -> None:
     assert "sandbox-key" not in result.output
 
 
+def test_doctor_says_as_whom_a_key_may_send(well: dict[str, str]) -> None:
+    senders = "shop:news@example.org,shop:@example.com"
+    result = run("doctor", **well | {"MAILRELAY_SENDERS": senders})
+    assert "API keys: shop (from @example.com, news@example.org)\n" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("variables", "what", "said"),
     [
         ({"MAILRELAY_API_KEYS": ""}, "API keys", "MAILRELAY_API_KEYS is not set"),
+        (
+            {"MAILRELAY_API_KEYS": "shop:exactly-20-character,blog:nineteen-character"},
+            *("API keys", "fewer than 20 characters: blog"),
+        ),
         ({"MAILRELAY_TABLE": "nowhere"}, "DynamoDB table nowhere", "run mailrelay init"),
         ({"MAILRELAY_BUCKET": "nowhere"}, "S3 bucket nowhere", "run mailrelay init"),
         ({"MAILGUN_API_KEY": ""}, "provider mailgun", "MAILGUN_API_KEY: is needed"),
@@ -248,6 +261,30 @@ def test_doctor_with_another_table(well: dict[str, str]) -> None:
     assert list(failures) == [f"DynamoDB table {name}"]
 
 
+def test_doctor_with_a_table_without_its_index(well: dict[str, str]) -> None:
+    """Without it nothing that is lost is ever found."""
+    name = f"other-{ULID()}"
+    key = {"pk": "HASH", "sk": "RANGE"}
+    boto3.client(
+        "dynamodb", endpoint_url=well["AWS_ENDPOINT_URL"], region_name="us-east-1"
+    ).create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": part, "KeyType": kind} for part, kind in key.items()],
+        AttributeDefinitions=[{"AttributeName": part, "AttributeType": "S"} for part in key],
+    )
+    failures = _failures(run("doctor", **well | {"MAILRELAY_TABLE": name}))
+    assert list(failures) == [f"DynamoDB table {name}"]
+    assert "index" in failures[f"DynamoDB table {name}"]
+
+
+def test_doctor_with_queues_that_differ(well: dict[str, str]) -> None:
+    """As after another MAILRELAY_MESSAGE_TTL: it is the queues' until somebody sets it there."""
+    failures = _failures(run("doctor", **well | {"MAILRELAY_MESSAGE_TTL": "120"}))
+    assert [what.rpartition("-")[2] for what in failures] == ["deliver", "sweep"]
+    assert all("MessageRetentionPeriod is 60 and not 120" in said for said in failures.values())
+
+
 @pytest.mark.parametrize("provider", ["mailgun", "ses", "sendgrid"])
 def test_doctor_with_a_provider_that_refuses(
     well: dict[str, str], sandbox: Sandbox, provider: str
@@ -269,15 +306,25 @@ def test_doctor_without_aws(well: dict[str, str]) -> None:
 
 
 @pytest.fixture
-def served(world: World) -> Iterator[str]:
+def serve() -> Iterator[Serve]:
+    """Has an application on a real server; says its address."""
+    with ExitStack() as stack:
+
+        def begin(world: World) -> str:
+            server = make_server("127.0.0.1", 0, world.app, threaded=True)
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            thread.start()
+            for end in (server.server_close, thread.join, server.shutdown):
+                stack.callback(end)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield begin
+
+
+@pytest.fixture
+def served(world: World, serve: Serve) -> str:
     """The address of the application on a real server."""
-    server = make_server("127.0.0.1", 0, world.app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    return serve(world)
 
 
 @pytest.fixture
@@ -496,6 +543,34 @@ def test_status_of_nothing(api: Run, id_: str) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("mailrelay: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_resend_and_resolve(world: World, api: Run) -> None:
+    """Each shows the email as it is then, and the API's words where it does not apply."""
+    email_id = world.accepted()["emails"][0]["id"]
+    world.deliver(email_id, REJECTED)
+    resent = api("resend", email_id)
+    assert (resent.exit_code, resent.stderr) == (0, "")
+    assert resent.stdout.startswith(f"email {email_id}: queued\n")
+    again = api("resend", email_id)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert again.stderr.startswith("mailrelay: The email is queued; resend takes ")
+
+
+def test_resolve(make_world: Callable[..., World], serve: Serve) -> None:
+    world = make_world(MAILRELAY_DUPLICATES="avoid")
+    email_id = world.accepted()["emails"][0]["id"]
+    world.deliver(email_id, UNANSWERED)
+    environ = {"MAILRELAY_API_KEY": KEY, "MAILRELAY_URL": serve(world)}
+    assert run("resolve", email_id, **environ).exit_code == 2
+    assert run("resolve", email_id, "--status", "deferred", **environ).exit_code == 2
+    resolved = run("resolve", email_id, "--status", "sent", **environ)
+    assert (resolved.exit_code, resolved.stderr) == (0, "")
+    assert f"email {email_id}: sent" in resolved.stdout
+    assert "resolved by a person at 20" in resolved.stdout
+    refused = run("resolve", email_id, "--status", "failed", **environ)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "The email is sent; " in refused.stderr
 
 
 def test_status_of_another_key(world: World, api: Run) -> None:

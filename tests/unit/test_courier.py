@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +18,9 @@ from mailrelay.settings import Settings, load
 from mailrelay.store import Store, StoreUnavailable
 from tests.support.aws import AWS_CREDENTIALS
 from tests.support.couriers import a_courier
-from tests.support.fakes import FakeProvider
+from tests.support.fakes import FakeProvider, FakeQueue
 from tests.support.records import CHAIN, CONTENT, a_batch, an_email
+from tests.support.threads import at_once
 
 
 @pytest.fixture
@@ -100,6 +102,51 @@ def test_content_is_read_once_for_all_recipients(
         courier.deliver(email.hint)
 
     assert reads == [batch.id]
+
+
+def test_content_is_read_once_for_many_recipients_at_once(
+    courier: Courier, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of a large one, a thread each, would take all of the memory."""
+    batch = a_batch(total=8)
+    emails = [an_email(batch, index) for index in range(8)]
+    store.create(batch, CONTENT, emails, withdraw_at=None)
+    read, reads, again = store.batch_with_content, 0, threading.Event()
+
+    def reading(batch_id: str) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads > 1:
+            again.set()
+        again.wait(0.2)  # for a second one, which must not come
+        return read(batch_id)
+
+    monkeypatch.setattr(store, "batch_with_content", reading)
+    # What comes of them is not looked at: moto in-process takes no shared requests.
+    at_once(courier.deliver, [email.hint for email in emails])
+
+    assert reads == 1
+
+
+def test_a_content_counts_with_its_headers(
+    courier: Courier, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many of them as a request can hold, of each of two batches: there is no room for both."""
+    # Alike, so that it compresses to what an item takes.
+    headers = {f"X-{number}": "x" * 900 for number in range(20_000)}
+    batches = [stored(store, Content(plain="test", headers=headers)) for _ in range(2)]
+    reads: list[str] = []
+    read = store.batch_with_content
+
+    def counting(batch_id: str) -> Any:
+        reads.append(batch_id)
+        return read(batch_id)
+
+    monkeypatch.setattr(store, "batch_with_content", counting)
+    for email in [*batches, *batches]:
+        courier.deliver(email.hint)
+
+    assert len(reads) == 4
 
 
 def test_a_provider_that_is_not_configured_any_more_is_passed_over(
@@ -211,6 +258,41 @@ def test_an_acceptance_after_the_lease_ends_the_email_and_asks_nobody_else(
     assert sent.status is Status.SENT
     assert [attempt.outcome for attempt in sent.attempts] == [Outcome.ACCEPTED]
     assert providers["ses"].envelopes == []
+
+
+@pytest.mark.parametrize("decision", ["resend", "sent", "failed"])
+def test_an_acceptance_counts_more_than_what_a_person_decided_meanwhile(
+    store: Store, providers: dict[str, FakeProvider], decision: str
+) -> None:
+    """The process was away for so long that a person saw the email as `unknown`."""
+    settings = load({**AWS_CREDENTIALS, "MAILRELAY_DUPLICATES": "avoid"})
+    policy, queue = assembly.policy(settings), FakeQueue()
+    relay = assembly.relay(settings, store, queue)
+    courier = a_courier(store, providers, settings)
+    email = stored(store)
+
+    def decided_meanwhile() -> Answer:
+        held = store.email(email.id)
+        assert held is not None
+        assert store.advance(held, delivery.wake(held, clock.now(), policy)) is not None
+        if decision == "resend":
+            assert relay.resend(email.id, email.key_name) is not None
+        else:
+            assert relay.resolve(email.id, email.key_name, Status(decision)) is not None
+        return Answer(Outcome.ACCEPTED, "200", "queued", "<id@provider.example>")
+
+    providers["mailgun"].answer = decided_meanwhile
+    assert courier.deliver(email.hint) is None
+    for hint in queue.hints:
+        assert courier.deliver(hint) is None
+
+    sent = store.email(email.id)
+    assert sent is not None
+    assert (sent.status, sent.due_at) == (Status.SENT, None)
+    accepted = delivery.acceptance(sent)
+    assert accepted is not None
+    assert accepted.provider == "mailgun"
+    assert sum(len(provider.envelopes) for provider in providers.values()) == 1
 
 
 def test_a_failure_after_the_lease_changes_nothing(

@@ -20,6 +20,7 @@ POLICY = Policy(
     lease=30_000,
     longest_send=13_000,
     retry_schedule=(60_000, 300_000),
+    longest_life=500_000,
     avoid_duplicates=False,
 )
 AVOID = replace(POLICY, avoid_duplicates=True)
@@ -246,6 +247,7 @@ POLICIES = st.builds(
     lease=st.just(30_000),
     longest_send=st.just(13_000),
     retry_schedule=st.lists(st.integers(1, 86_400_000), max_size=3).map(tuple),
+    longest_life=st.just(5 * 86_400_000),
     avoid_duplicates=st.booleans(),
 )
 
@@ -304,3 +306,151 @@ def _check(world: World) -> None:
         assert email.status is Status.FAILED
     if outcomes and outcomes[-1] is Outcome.ACCEPTED:
         assert email.status is Status.SENT
+
+
+# What a person may decide
+
+RETENTION = 30 * 86_400_000
+UNKNOWN = after(queued(), Outcome.UNKNOWN, AVOID)
+FAILED = after(queued(provider_index=2, attempt=9, cycle=2), Outcome.RETRY)
+REJECTED = after(queued(), Outcome.REJECTED)
+DEFERRED = after(queued(provider_index=2, attempt=3), Outcome.RETRY)
+SENT = after(queued(), Outcome.ACCEPTED)
+SENDING = claimed(queued(), NOW, POLICY.lease)
+
+
+def resend(email: Email, now: int = NOW + 10, expires_at: int = NOW + RETENTION) -> Email:
+    return delivery.resend(email, expires_at, now, POLICY)
+
+
+@pytest.mark.parametrize("email", [UNKNOWN, FAILED, REJECTED, DEFERRED], ids=lambda e: e.status)
+def test_a_resent_email_begins_its_chain_and_its_schedule_again(email: Email) -> None:
+    again = resend(email)
+
+    assert again.status is Status.QUEUED
+    assert again.hint == Hint(email.id, provider_index=0, attempt=email.attempts[-1].number + 1)
+    assert (again.cycle, again.due_at) == (0, NOW + 10 + POLICY.message_ttl)
+    assert again.restarted_at == NOW + 10
+    assert again.attempts == email.attempts
+
+
+@pytest.mark.parametrize("email", [queued(), SENDING, SENT], ids=lambda email: email.status)
+def test_an_email_that_is_under_way_or_sent_is_not_resent(email: Email) -> None:
+    with pytest.raises(delivery.NotApplicable, match=f"is {email.status}; .* unknown, failed"):
+        resend(email)
+
+
+def test_an_email_is_not_resent_where_it_would_be_removed_before_it_is_over() -> None:
+    """TTL would take it away without a word, and nothing may be lost."""
+    now = NOW + 3_600_000
+    last = now + POLICY.longest_life
+
+    assert resend(FAILED, now, last).status is Status.QUEUED
+    with pytest.raises(
+        delivery.NotApplicable, match=r"removed in 0\.1 hours, .* may take 0\.1 hours"
+    ):
+        resend(FAILED, now, last - 1)
+    with pytest.raises(delivery.NotApplicable, match=r"removed in 0\.0 hours"):
+        resend(FAILED, now, now - 1)
+
+
+def test_an_email_is_resent_until_its_attempts_fill_its_item() -> None:
+    each_time = len(CHAIN) * (len(POLICY.retry_schedule) + 1)
+    attempts = tuple(
+        replace(FAILED.attempts[0], number=number) for number in range(1, 501 - each_time)
+    )
+
+    assert resend(replace(FAILED, attempts=attempts)).status is Status.QUEUED
+    with pytest.raises(delivery.NotApplicable, match=r"has 492 attempts .* 9 more.* the 500"):
+        resend(replace(FAILED, attempts=(*attempts, FAILED.attempts[0])))
+
+
+@pytest.mark.parametrize("status", [Status.SENT, Status.FAILED])
+def test_a_person_says_how_an_unknown_email_ended(status: Status) -> None:
+    resolved = delivery.resolve(UNKNOWN, status, NOW + 10)
+
+    assert (resolved.status, resolved.due_at, resolved.resolved_at) == (status, None, NOW + 10)
+    assert resolved.attempts == UNKNOWN.attempts
+    assert delivery.resolve(resolved, status, NOW + 99) is resolved
+
+
+def test_an_email_that_was_found_sent_was_accepted_by_whoever_did_not_answer() -> None:
+    twice = after(resend(UNKNOWN), Outcome.UNKNOWN, AVOID)
+    sent = delivery.resolve(twice, Status.SENT, NOW)
+
+    assert delivery.acceptance(sent) == twice.attempts[-1]
+    assert delivery.last_error(sent) is None
+    assert delivery.last_error(delivery.resolve(twice, Status.FAILED, NOW)) == twice.attempts[-1]
+
+
+@pytest.mark.parametrize(
+    ("email", "status"),
+    [
+        *((email, status) for email in (queued(), SENDING, DEFERRED) for status in
+          (Status.SENT, Status.FAILED)),
+        (SENT, Status.FAILED),
+        (FAILED, Status.SENT),
+        (delivery.resolve(UNKNOWN, Status.SENT, NOW), Status.FAILED),
+    ],
+)  # fmt: skip
+def test_nobody_decides_what_is_under_way_or_known(email: Email, status: Status) -> None:
+    with pytest.raises(delivery.NotApplicable, match=f"is {email.status}; .* unknown"):
+        delivery.resolve(email, status, NOW)
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [
+        delivery.resolve(UNKNOWN, Status.FAILED, NOW),
+        delivery.resolve(UNKNOWN, Status.SENT, NOW),
+        resend(UNKNOWN),
+        resend(delivery.resolve(UNKNOWN, Status.FAILED, NOW)),
+        claimed(resend(UNKNOWN), NOW, POLICY.lease),
+        after(resend(UNKNOWN), Outcome.UNKNOWN, AVOID),
+        after(resend(UNKNOWN), Outcome.REJECTED),
+    ],
+)
+def test_an_acceptance_that_comes_after_a_person_decided_counts_more(decided: Email) -> None:
+    """Its worker was away so long that the email was given up, and it comes back."""
+    late = attempt_of(queued(), Outcome.ACCEPTED)
+
+    sent = delivery.accepted_late(decided, late)
+
+    assert (sent.status, sent.due_at, sent.resolved_at) == (Status.SENT, None, None)
+    assert delivery.acceptance(sent) == late
+    assert [each.number for each in sent.attempts] == list(range(1, len(sent.attempts) + 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(policy=POLICIES, length=st.integers(1, 3), steps=STEPS, outcome=OUTCOMES)
+def test_whatever_has_happened_a_resent_email_ends_within_the_schedule_again(
+    policy: Policy, length: int, steps: list[tuple[object, ...]], outcome: Outcome
+) -> None:
+    world = World(policy, queued(chain=CHAIN[:length]))
+    world.change(world.email)
+    for name, *arguments in steps:
+        getattr(world, str(name))(*arguments)
+    before = world.email
+    try:
+        again = delivery.resend(before, world.now + RETENTION * 400, world.now, policy)
+    except delivery.NotApplicable:
+        assert before.status in (Status.QUEUED, Status.SENDING, Status.SENT)
+        return
+    event(f"resent {before.status}")
+    # Copies of old messages are still in the queue: all of them are void.
+    old = len(world.messages)
+    assert all(hint.attempt < again.attempt for hint in world.messages)
+    world.change(again)
+    passes = len(policy.retry_schedule) + 1
+    for _ in range(old + passes * length * 3 + 3):
+        world.receive(0, keep=False)
+        world.answer(outcome)
+        if not world.messages and not world.held:
+            world.sweep()
+
+    assert world.over
+    assert world.seen == sorted(world.seen)
+    numbers = [attempt.number for attempt in world.email.attempts]
+    assert numbers == list(range(1, len(numbers) + 1))
+    if world.email.status is Status.FAILED and outcome is not Outcome.REJECTED:
+        assert len(numbers) - len(before.attempts) == passes * length

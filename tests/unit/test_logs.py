@@ -20,7 +20,13 @@ from structlog.testing import capture_logs
 
 from mailrelay import logs
 from mailrelay.message import EmailId, Outcome, Status
-from mailrelay.observation import AttemptEnded, BatchAccepted, ShardSwept
+from mailrelay.observation import (
+    AttemptEnded,
+    BatchAccepted,
+    EmailResent,
+    EmailResolved,
+    ShardSwept,
+)
 from mailrelay.store import StoreUnavailable
 from tests.support.records import a_batch, an_attempt, an_email
 
@@ -290,6 +296,25 @@ def test_an_accepted_batch_is_one_line() -> None:
         "key_name": "shop",
         "emails": 3,
         "enqueued": True,
+    }
+
+
+def test_what_a_person_decides_is_one_line_of_the_email_s_way() -> None:
+    assert observed(EmailResent(EMAIL, "order-1", Status.UNKNOWN, 2, enqueued=True)) == {
+        "log_level": "info",
+        "event": "an email was resent",
+        "request_id": "order-1",
+        "email_id": str(EMAIL),
+        "was": "unknown",
+        "attempt": 2,
+        "enqueued": True,
+    }
+    assert observed(EmailResolved(EMAIL, "order-1", Status.SENT)) == {
+        "log_level": "info",
+        "event": "an email was resolved",
+        "request_id": "order-1",
+        "email_id": str(EMAIL),
+        "status": "sent",
     }
 
 

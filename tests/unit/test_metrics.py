@@ -14,6 +14,8 @@ from mailrelay.message import Outcome, Status
 from mailrelay.observation import (
     AttemptEnded,
     BatchAccepted,
+    EmailResent,
+    EmailResolved,
     EmailSwept,
     Observation,
     ShardSwept,
@@ -82,6 +84,14 @@ CASES = [
         id="abandoned, and on to the next provider",
     ),
     pytest.param(swept(Status.QUEUED, None), {}, id="only its message was gone"),
+    pytest.param(
+        EmailResent(EMAIL.id, None, Status.FAILED, 4, enqueued=True), {}, id="resent by a person"
+    ),
+    pytest.param(
+        EmailResolved(EMAIL.id, None, Status.FAILED),
+        {"emails_concluded_total{status=failed}": 1},
+        id="resolved by a person",
+    ),
     pytest.param(
         ended(Outcome.RETRY, Status.QUEUED),
         attempt_at_mailgun("retry"),

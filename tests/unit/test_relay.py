@@ -1,14 +1,16 @@
-"""Accepting: all of a batch or nothing, whatever DynamoDB does meanwhile."""
+"""Accepting and deciding: all of it or nothing, whatever DynamoDB does meanwhile."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from mailrelay import assembly
-from mailrelay.message import Address, Content, Email, Status
+from mailrelay import assembly, aws, clock, delivery
+from mailrelay.delivery import NotApplicable
+from mailrelay.message import Address, Content, Email, EmailId, Outcome, Status
 from mailrelay.relay import (
     Accepted,
     IdempotencyKey,
@@ -20,7 +22,8 @@ from mailrelay.relay import (
 from mailrelay.settings import Settings
 from mailrelay.store import Store, StoreUnavailable
 from tests.support.fakes import FakeQueue
-from tests.support.records import CHAIN
+from tests.support.records import CHAIN, an_attempt
+from tests.unit.test_web_app import items_of
 
 KEY = IdempotencyKey("order-1", "fingerprint")
 
@@ -287,3 +290,118 @@ def test_the_same_key_with_another_body_is_refused(relay: Relay, queue: FakeQueu
         relay.accept(submission(text="another"), "demo", IdempotencyKey("order-1", "another"))
 
     assert len(queue.hints) == 1
+
+
+# What a person decides
+
+
+def ended(relay: Relay, store: Store, settings: Settings, outcome: Outcome) -> Email:
+    """An email whose only attempt ended so, where duplicates are avoided."""
+    (accepted,) = emails(store, relay.accept(submission(), "demo"))
+    now = clock.now()
+    held = store.claim(accepted.hint, now, now + 30_000)
+    assert held is not None
+    policy = replace(assembly.policy(settings), avoid_duplicates=True)
+    recorded = store.advance(held, delivery.conclude(held, an_attempt(held, outcome), now, policy))
+    assert recorded is not None
+    return recorded
+
+
+@pytest.fixture
+def unknown(relay: Relay, store: Store, settings: Settings, queue: FakeQueue) -> Email:
+    email = ended(relay, store, settings, Outcome.UNKNOWN)
+    queue.hints.clear()
+    return email
+
+
+def test_a_resent_email_is_stored_before_it_is_enqueued(
+    relay: Relay, troubled: Troubled, queue: FakeQueue, unknown: Email
+) -> None:
+    """Else a worker could come too early, and find the email as it was."""
+    seen: list[int] = []
+    troubled.after["advance"] = lambda: seen.append(len(queue.hints))
+
+    resent = relay.resend(unknown.id, "demo")
+
+    assert resent is not None
+    assert (seen, queue.hints) == ([0], [resent.hint])
+
+
+def test_a_resent_email_whose_answer_was_lost_is_due(
+    relay: Relay, troubled: Troubled, store: Store, queue: FakeQueue, unknown: Email
+) -> None:
+    troubled.after["advance"] = down
+
+    with pytest.raises(StoreUnavailable):
+        relay.resend(unknown.id, "demo")
+
+    email = store.email(unknown.id)
+    assert email is not None
+    assert email.status is Status.QUEUED
+    assert email.due_at is not None
+    assert queue.hints == []
+
+
+def test_who_resends_what_another_has_resent_meanwhile_is_told(
+    relay: Relay, troubled: Troubled, queue: FakeQueue, unknown: Email
+) -> None:
+    def another() -> None:
+        troubled.before.clear()
+        relay.resend(unknown.id, "demo")
+
+    troubled.before["advance"] = another
+
+    with pytest.raises(NotApplicable, match="is queued"):
+        relay.resend(unknown.id, "demo")
+
+    assert len(queue.hints) == 1
+
+
+@pytest.mark.parametrize("theirs", [Status.SENT, Status.FAILED])
+def test_of_two_who_resolve_at_once_the_first_one_counts(
+    relay: Relay, troubled: Troubled, store: Store, unknown: Email, theirs: Status
+) -> None:
+    """The other one is told so, unless both said the same."""
+
+    def another() -> None:
+        troubled.before.clear()
+        relay.resolve(unknown.id, "demo", theirs)
+
+    troubled.before["advance"] = another
+
+    if theirs is Status.SENT:
+        assert relay.resolve(unknown.id, "demo", Status.SENT) == store.email(unknown.id)
+    else:
+        with pytest.raises(NotApplicable, match="is failed"):
+            relay.resolve(unknown.id, "demo", Status.SENT)
+
+    email = store.email(unknown.id)
+    assert email is not None
+    assert email.status is theirs
+
+
+def test_an_email_that_is_removed_meanwhile_is_not_there(
+    relay: Relay, troubled: Troubled, store: Store, unknown: Email
+) -> None:
+    for method in ("expiry", "advance"):
+        troubled.before = {method: lambda: store.discard(unknown)}
+        assert relay.resend(unknown.id, "demo") is None
+        assert relay.resolve(unknown.id, "demo", Status.SENT) is None
+
+
+def test_nothing_is_decided_of_a_batch_that_is_not_accepted(
+    relay: Relay, troubled: Troubled, settings: Settings
+) -> None:
+    """A large one is stored in parts: until its client has a 202, none of it is there."""
+    found: list[Email | None] = []
+
+    def decide() -> None:
+        stored = items_of(aws.dynamodb(settings), settings.table)
+        (batch_id,) = {item["pk"]["S"].removeprefix("B#") for item in stored}
+        found.append(relay.resend(EmailId(batch_id, 0), "demo"))
+        found.append(relay.resolve(EmailId(batch_id, 0), "demo", Status.SENT))
+
+    troubled.before["finish"] = decide
+    relay.accept(submission(150), "demo")
+
+    assert found == [None, None]

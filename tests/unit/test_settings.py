@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from mailrelay.settings import Settings, SettingsError, load
+from mailrelay.settings import RequestLimit, Settings, SettingsError, load
 
 DEFAULTS: dict[str, Any] = {
     "providers": ("mailgun", "ses", "sendgrid"),
     "api_keys": {},
+    "short_api_keys": (),
+    "senders": {},
+    "request_limit": None,
     "mailgun_api_key": None,
     "mailgun_domain": None,
     "mailgun_base_url": "https://api.mailgun.net",
@@ -49,6 +52,9 @@ DEFAULTS: dict[str, Any] = {
 GOOD: list[tuple[str, str, str, Any]] = [
     ("EMAIL_PROVIDERS", "ses", "providers", ("ses",)),
     ("EMAIL_PROVIDERS", " sendgrid , mailgun ", "providers", ("sendgrid", "mailgun")),
+    ("MAILRELAY_REQUEST_LIMIT", "100/s", "request_limit", RequestLimit(100, 1)),
+    ("MAILRELAY_REQUEST_LIMIT", "1/h", "request_limit", RequestLimit(1, 3600)),
+    ("MAILRELAY_REQUEST_LIMIT", "9999999/m", "request_limit", RequestLimit(9999999, 60)),
     ("MAILGUN_API_KEY", "abc-123", "mailgun_api_key", "abc-123"),
     ("MAILGUN_DOMAIN", "mg.example.com", "mailgun_domain", "mg.example.com"),
     ("MAILGUN_BASE_URL", "http://[::1]:8025/mailgun", "mailgun_base_url", None),
@@ -63,7 +69,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("MAILRELAY_QUEUE_PREFIX", "Team_a-", "queue_prefix", "Team_a-"),
     ("MAILRELAY_MESSAGE_TTL", "60", "message_ttl", 60),
     ("MAILRELAY_MESSAGE_TTL", "1209600", "message_ttl", 1_209_600),
-    ("MAILRELAY_LEASE", "13.001", "lease", 13.001),
+    ("MAILRELAY_LEASE", "14.001", "lease", 14.001),
     ("MAILRELAY_SWEEP_INTERVAL", "0.25", "sweep_interval", 0.25),
     ("MAILRELAY_PROVIDER_PAUSE", "0.5", "provider_pause", 0.5),
     ("MAILRELAY_RATE_MAILGUN", "200/s", "rates", {"mailgun": 200}),
@@ -117,6 +123,27 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
         "takes names of providers, comma-separated",
     ),
     ("EMAIL_PROVIDERS", ("ses,mailgun,ses",), "names a provider twice"),
+    (
+        "MAILRELAY_REQUEST_LIMIT",
+        (
+            "100",
+            "0/second",
+            "-1/second",
+            "1.5/second",
+            "100/day",
+            "10 / second",
+            "1/second;2/hour",
+        ),
+        "takes a whole number of requests a second, minute, hour or day",
+    ),
+    (
+        "MAILRELAY_SENDERS",
+        (
+            *("shop", "shop:", ":", "shop:example.com", "shop:@", "shop:@a b", ","),
+            *("shop:@example.com,", "shop:a@b@example.com", "shop:@example.com|@example.org"),
+        ),
+        "takes NAME:@DOMAIN and NAME:ADDRESS, comma-separated",
+    ),
     *(
         (name, BAD_URLS, "must be an http:// or https:// address")
         for name in (
@@ -193,7 +220,7 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
 ]
 
 MakeSettings = Callable[..., Settings]
-VARIABLES = sorted({name for name, *_ in GOOD} | {"MAILRELAY_API_KEYS"})
+VARIABLES = sorted({name for name, *_ in GOOD} | {"MAILRELAY_API_KEYS", "MAILRELAY_SENDERS"})
 KEY_DIGEST = hashlib.sha256(b"k3y-._~+/=").hexdigest()
 
 
@@ -259,6 +286,37 @@ def test_several_api_keys() -> None:
     assert list(keys.values()) == ["a", f"key-{two[:8]}", "c"]
 
 
+def test_short_api_keys() -> None:
+    """Keys of fewer than 20 characters are named; how long a hashed one is, nobody knows."""
+    long = "a-key-of-20-characte"
+    settings = load({"MAILRELAY_API_KEYS": f"a:{long},b:{long[1:]},c:sha256:{KEY_DIGEST},x"})
+    digest = hashlib.sha256(b"x").hexdigest()
+    assert settings.short_api_keys == ("b", f"key-{digest[:8]}")
+
+
+def test_senders() -> None:
+    """A key's name stands before each of its senders; all are kept in one form."""
+    senders = "shop:@BÜCHER.example, blog:Offers@Example.org,shop:@xn--bcher-kva.example,shop:a@b.example"
+    settings = load({"MAILRELAY_API_KEYS": "shop:1,blog:2,free:3", "MAILRELAY_SENDERS": senders})
+    assert settings.senders == {
+        "shop": {"@bücher.example", "a@b.example"},
+        "blog": {"Offers@example.org"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "there"), [("shop:1,blog:2", "blog, shop"), ("", "none"), ("hush-hush", "key-")]
+)
+def test_refuses_senders_of_no_key(keys: str, there: str) -> None:
+    """A name that no key has is a mistake; it is not repeated, as it may be the key itself."""
+    with pytest.raises(
+        SettingsError, match=rf"^MAILRELAY_SENDERS: has a name .* {there}"
+    ) as caught:
+        load({"MAILRELAY_API_KEYS": keys, "MAILRELAY_SENDERS": "hush-hush:@example.com"})
+    assert "hush" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -286,7 +344,7 @@ def test_api_keys_are_distinct(value: str) -> None:
 @pytest.mark.parametrize(
     ("variables", "names"),
     [
-        ({"MAILRELAY_LEASE": "13"}, ("MAILRELAY_LEASE", "MAILRELAY_PROVIDER_TIMEOUT=10")),
+        ({"MAILRELAY_LEASE": "13.9"}, ("MAILRELAY_LEASE", "MAILRELAY_PROVIDER_TIMEOUT=10")),
         (
             {"MAILRELAY_PROVIDER_TIMEOUT": "27"},
             ("MAILRELAY_LEASE", "30", "MAILRELAY_PROVIDER_TIMEOUT=27"),
@@ -294,6 +352,25 @@ def test_api_keys_are_distinct(value: str) -> None:
         (
             {"MAILRELAY_RETENTION_DAYS": "1"},
             ("MAILRELAY_RETENTION_DAYS", "1 ", "MAILRELAY_RETRY_SCHEDULE"),
+        ),
+        (
+            {"MAILRELAY_RETENTION_DAYS": "8", "MAILRELAY_SWEEP_INTERVAL": "86400"},
+            ("MAILRELAY_RETENTION_DAYS", "8 ", "MAILRELAY_SWEEP_INTERVAL=86400"),
+        ),
+        (
+            {
+                "MAILRELAY_PROVIDER_TIMEOUT": "36000",
+                "MAILRELAY_LEASE": "40000",
+                "MAILRELAY_RETENTION_DAYS": "8",
+            },
+            ("MAILRELAY_RETENTION_DAYS", "8 ", "MAILRELAY_PROVIDER_TIMEOUT=36000"),
+        ),
+        (
+            {
+                "EMAIL_PROVIDERS": "a,b,c,d,e",
+                "MAILRELAY_RETRY_SCHEDULE": ",".join(["1"] * 100),
+            },
+            ("MAILRELAY_RETRY_SCHEDULE", "100 delays", "5 providers of EMAIL_PROVIDERS", "505"),
         ),
         (
             {"MAILRELAY_RETRY_SCHEDULE": "2592000"},
@@ -305,7 +382,8 @@ def test_api_keys_are_distinct(value: str) -> None:
 def test_values_that_break_a_promise_together(
     variables: dict[str, str], names: tuple[str, ...]
 ) -> None:
-    """A lease shorter than a send, or a retention shorter than the retries, names both values."""
+    """A lease shorter than a send, a retention shorter than all that an email may have to wait
+    for, more attempts than its item can hold: each names both values."""
     with pytest.raises(SettingsError) as caught:
         load(variables)
     assert str(caught.value).startswith(f"{names[0]}: ")
@@ -315,13 +393,13 @@ def test_values_that_break_a_promise_together(
 def test_values_that_just_fit_together() -> None:
     settings = load(
         {
-            "MAILRELAY_LEASE": "4.1",
+            "MAILRELAY_LEASE": "5",
             "MAILRELAY_PROVIDER_TIMEOUT": "1",
-            "MAILRELAY_RETRY_SCHEDULE": "43100,43200",
+            "MAILRELAY_RETRY_SCHEDULE": "43000,43200",
             "MAILRELAY_RETENTION_DAYS": "1",
         }
     )
-    assert settings.lease > 3 + settings.provider_timeout
+    assert settings.lease == 1 + 3 + settings.provider_timeout
 
 
 def test_shows_no_secret(make_settings: MakeSettings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,21 @@ def test_an_email_whose_worker_died_goes_to_the_next_provider(
     assert queue.hints == [woken.hint]
     assert (woken.attempt, woken.provider) == (2, "ses")
     assert woken.attempts[0].code == "abandoned"
+
+
+def test_an_email_whose_worker_died_awaits_a_person_where_duplicates_are_avoided(
+    store: Store, settings: Settings, queue: FakeQueue
+) -> None:
+    policy = replace(assembly.policy(settings), avoid_duplicates=True)
+    sweeper = Sweeper(store, queue, policy, unobserved, queue_limit=800)
+    (email,) = overdue(store, status=Status.SENDING)
+
+    assert sweep_all(sweeper).ended == 1
+
+    unknown = now(store, email)
+    assert (unknown.status, unknown.due_at) == (Status.UNKNOWN, None)
+    assert unknown.attempts[0].code == "abandoned"
+    assert queue.hints == []
 
 
 def test_whoever_watches_hears_what_became_of_an_email(

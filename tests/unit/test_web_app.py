@@ -230,7 +230,12 @@ EMAILS = ["/emails/send", "/emails/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/emails/x"]
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", EMAILS[0]), *[("GET", path) for path in EMAILS[1:]]]
+    ("method", "path"),
+    [
+        ("POST", EMAILS[0]),
+        *(("GET", path) for path in EMAILS[1:]),
+        *(("POST", f"{EMAILS[1]}-0/{action}") for action in ("resend", "resolve")),
+    ],
 )
 @pytest.mark.parametrize(
     "authorization",

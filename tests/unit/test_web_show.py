@@ -75,6 +75,7 @@ def test_email(world: World) -> None:
         "createdAt": email["createdAt"],
         "lastAttemptAt": email["lastAttemptAt"],
         "nextAttemptAt": None,
+        "resolvedAt": None,
         "error": None,
         "attempts": [
             {
