@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import MakeStack, Stack
+from tests.e2e.conftest import MakeStack
 from tests.support.processes import wait_for
 from tests.support.sandbox import Sandbox
+from tests.support.stack import Stack
 
 
 @pytest.fixture(scope="module")

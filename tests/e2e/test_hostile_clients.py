@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.conftest import KEY, MakeStack, Stack
+from tests.e2e.conftest import MakeStack
 from tests.support.processes import free_port
+from tests.support.stack import KEY, Stack
 
 MAX_BODY = 25_000_000
 WITH_KEY = f"Authorization: Bearer {KEY}"

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from tests.conftest import AWS_CREDENTIALS, sandbox_environ
-from tests.e2e.conftest import FLOWER_LOGIN, KEY, MakeStack, Stack
+from tests.e2e.conftest import MakeStack
+from tests.support.aws import AWS_CREDENTIALS
 from tests.support.iam import Iam, Policy
 from tests.support.processes import Process, unused_name, wait_for
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import Sandbox, sandbox_environ
+from tests.support.stack import FLOWER_LOGIN, KEY, Stack
 
 PARTS = ("web", "worker", "beat", "flower")
 
