@@ -80,8 +80,12 @@ def _row(name: str, results: Sequence[Result]) -> Row:
 
 
 def table(found: Sequence[Row]) -> Table:
-    """For a terminal."""
-    shown = Table(*HEADINGS)
+    """For a terminal, in short words."""
+    shown = Table(box=None)
+    shown.add_column("fault", no_wrap=True)
+    for heading in ("alone", "mixed", "emails", "lost", "stated", "twice", "other", "swept"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    shown.add_column("recovery", justify="right", no_wrap=True)
     for row in found:
         shown.add_row(*row.cells())
     return shown
