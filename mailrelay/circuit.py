@@ -31,6 +31,10 @@ answers: a handful of emails is not worth more than a handful of requests."""
 LONGEST_PAUSE = 300_000
 """Milliseconds that a provider is left alone at most, unless it wants to be for longer."""
 
+LONGEST_REQUEST = 6 * 3_600_000
+"""Milliseconds that a provider is left alone at most, whatever it wants: a wrong date in a header
+must not end it for good. The same as urllib3's for Retry-After."""
+
 
 class State(StrEnum):
     """Whether emails pass. Half open: one is asking, and all others wait for its answer."""
@@ -101,7 +105,7 @@ def opened(circuit: Circuit, answer: Answer, now: int, first_pause: int) -> Circ
     """The circuit after `answer`: open for `first_pause`, twice as long each further time in a
     row, or for as long as the provider asks."""
     pause = min(first_pause * 2**circuit.openings, max(first_pause, LONGEST_PAUSE))
-    pause = max(pause, round((answer.retry_after or 0) * 1000))
+    pause = max(pause, round(min((answer.retry_after or 0) * 1000, LONGEST_REQUEST)))
     return replace(
         circuit,
         state=State.OPEN,
