@@ -81,10 +81,14 @@ class Ended:
     failed: bool
 
 
+def tells(answer: Answer) -> bool:
+    """Whether an answer tells how the provider does, and not only of one email or one sender."""
+    return answer.outcome is not Outcome.REJECTED and not answer.particular
+
+
 def fails(answer: Answer) -> bool:
-    """Whether a provider failed by its own fault; a message that it rejects is not."""
-    bad = (Outcome.UNAVAILABLE, Outcome.RETRY, Outcome.UNKNOWN)
-    return answer.outcome in bad and not answer.particular
+    """Whether a provider failed by its own fault."""
+    return answer.outcome is not Outcome.ACCEPTED and tells(answer)
 
 
 def opens(answer: Answer, ended: Collection[Ended], now: int) -> bool:
@@ -122,9 +126,11 @@ def probing(circuit: Circuit, now: int, lease: int) -> Circuit:
     return replace(circuit, state=State.HALF_OPEN, until=now + lease)
 
 
-def undecided(circuit: Circuit, now: int) -> Circuit:
-    """The probe's answer told nothing of the provider: the next email is the next probe."""
-    return replace(circuit, state=State.OPEN, until=now)
+def probed(probe: Circuit, answer: Answer, now: int, first_pause: int) -> Circuit:
+    """The circuit after its probe's answer; if that told nothing, the next email is the probe."""
+    if fails(answer):
+        return opened(probe, answer, now, first_pause)
+    return closed(probe) if tells(answer) else replace(probe, state=State.OPEN, until=now)
 
 
 def closed(circuit: Circuit) -> Circuit:

@@ -78,6 +78,7 @@ def test_a_failure_counts_for_as_long_as_the_window(age: int, opens: bool) -> No
 )
 def test_nothing_that_is_about_one_email_or_sender_leaves_a_provider_alone(answer: Answer) -> None:
     assert not rules.fails(answer)
+    assert rules.tells(answer) is (answer is ACCEPTED)
     assert not rules.opens(answer, ended(100, 0), NOW)
 
 
@@ -135,10 +136,23 @@ def test_what_opened_a_circuit_is_known_until_it_closes() -> None:
     assert rules.closed(again) == CLOSED
 
 
-def test_a_probe_that_told_nothing_is_followed_by_the_next_email() -> None:
-    probed = rules.probing(opened(REFUSED), NOW + PAUSE, LEASE)
-    circuit = rules.undecided(probed, NOW + PAUSE + 5)
+def test_a_probe_decides() -> None:
+    probe = rules.probing(opened(REFUSED), NOW + PAUSE, LEASE)
 
+    assert rules.probed(probe, ACCEPTED, NOW + PAUSE, PAUSE) == CLOSED
+    again = rules.probed(probe, SILENT, NOW + PAUSE, PAUSE)
+    assert (again.state, again.until) == (State.OPEN, NOW + PAUSE + 2 * PAUSE)
+
+
+@pytest.mark.parametrize(
+    "answer", [REJECTED, *(replace(each, particular=True) for each in (REJECTED, REFUSED, SILENT))]
+)
+def test_a_probe_that_told_nothing_is_followed_by_the_next_email(answer: Answer) -> None:
+    """Not by none: a bad recipient keeps nobody waiting. And it closes nothing either."""
+    probe = rules.probing(opened(REFUSED), NOW + PAUSE, LEASE)
+    circuit = rules.probed(probe, answer, NOW + PAUSE + 5, PAUSE)
+
+    assert circuit.state is State.OPEN
     assert circuit.passes(NOW + PAUSE + 5)
     assert (circuit.openings, circuit.code) == (1, "401")
 
@@ -179,16 +193,10 @@ class Asker:
             return False
         self.asked.append(self.now)
         probes = self.circuit.state is not State.CLOSED
-        if not answer.particular:
+        if rules.tells(answer):
             self.ended.append(Ended(self.now, rules.fails(answer)))
-        if probes and rules.fails(answer):
-            self.circuit = opened(answer, self.circuit, self.now)
-        elif probes:
-            self.circuit = (
-                rules.undecided(self.circuit, self.now)
-                if answer.particular
-                else rules.closed(self.circuit)
-            )
+        if probes:
+            self.circuit = rules.probed(self.circuit, answer, self.now, PAUSE)
         elif rules.opens(answer, self.ended, self.now):
             self.circuit = opened(answer, self.circuit, self.now)
         return True
