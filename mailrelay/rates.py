@@ -6,6 +6,7 @@ its threads as want one, in one write, and each thread waits for its own.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -23,6 +24,10 @@ _MOST_AT_ONCE = _MICROSECONDS
 
 _GRACE = _MICROSECONDS
 """For how long a place may still be taken after its time."""
+
+_FULL = _MICROSECONDS // 10
+"""For how long a worker believes that all places are taken, so that not each of its emails asks.
+Far less than the horizon: no place is lost by it."""
 
 
 class Turn(Enum):
@@ -59,11 +64,13 @@ class _Lane:
     def __init__(self, shared: Shared, provider: str, rate: float) -> None:
         self._shared = shared
         self._provider = provider
-        self._step = round(_MICROSECONDS / rate)
+        # Rounded up: a limit is a limit.
+        self._step = math.ceil(_MICROSECONDS / rate)
         self._lock = threading.Lock()
         self._wanted = 0
         self._wanted_lock = threading.Lock()
         self._places: list[int] = []
+        self._full_until = 0
 
     def place(self) -> int | None:
         """When the next request may be made, in microseconds since the epoch."""
@@ -82,9 +89,12 @@ class _Lane:
             place = self._places.pop(0)
             if place > now - _GRACE:
                 return place
+        if now < self._full_until:
+            return None
         count = max(1, min(self._wanted, _MOST_AT_ONCE // self._step))
         first = self._shared.reserve(self._provider, now, count * self._step, _HORIZON)
         if first is None:
+            self._full_until = now + _FULL
             return None
         self._places = [first + self._step * index for index in range(1, count)]
         return first
