@@ -16,8 +16,9 @@ from mailrelay.shared import Shared
 
 _MICROSECONDS = 1_000_000
 
-_HORIZON = 2 * _MICROSECONDS
-"""How far ahead places are given away. Who gets none comes back later, and blocks no thread."""
+_LEAST_HORIZON, _MOST_HORIZON = 2.0, 15.0
+"""Seconds that places are given away ahead. Who gets none blocks no thread, and comes back with a
+sweep: places that are not given away until the next one are not used."""
 
 _MOST_AT_ONCE = _MICROSECONDS
 """How much of a provider's time one reservation takes at most, unless one place is more."""
@@ -42,9 +43,15 @@ class Turn(Enum):
 class Rates:
     """The limits of some providers; one without a limit never waits."""
 
-    def __init__(self, shared: Shared, rates: Mapping[str, float]) -> None:
-        """`rates` has emails a second, by provider."""
-        self._lanes = {name: _Lane(shared, name, rate) for name, rate in rates.items()}
+    def __init__(
+        self, shared: Shared, rates: Mapping[str, float], *, sweep_interval: float
+    ) -> None:
+        """`rates` has emails a second, by provider; `sweep_interval` is in seconds."""
+        horizon = min(max(sweep_interval, _LEAST_HORIZON), _MOST_HORIZON)
+        self._lanes = {
+            name: _Lane(shared, name, rate, round(horizon * _MICROSECONDS))
+            for name, rate in rates.items()
+        }
 
     def wait(self, provider: str, stopping: threading.Event) -> Turn:
         """Wait until one email may go to `provider`; raises `StoreUnavailable`."""
@@ -61,8 +68,9 @@ class Rates:
 class _Lane:
     """The places at one provider that this process has reserved."""
 
-    def __init__(self, shared: Shared, provider: str, rate: float) -> None:
+    def __init__(self, shared: Shared, provider: str, rate: float, horizon: int) -> None:
         self._shared = shared
+        self._horizon = horizon
         self._provider = provider
         # Rounded up: a limit is a limit.
         self._step = math.ceil(_MICROSECONDS / rate)
@@ -92,7 +100,7 @@ class _Lane:
         if now < self._full_until:
             return None
         count = max(1, min(self._wanted, _MOST_AT_ONCE // self._step))
-        first = self._shared.reserve(self._provider, now, count * self._step, _HORIZON)
+        first = self._shared.reserve(self._provider, now, count * self._step, self._horizon)
         if first is None:
             self._full_until = now + _FULL
             return None

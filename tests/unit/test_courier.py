@@ -419,7 +419,7 @@ def busy(
     def make(seconds: float) -> Courier:
         shared = FakeShared()
         shared.reserved["mailgun"] = clock.now() * 1000 + round(seconds * 1_000_000)
-        rates = Rates(shared, {"mailgun": 10})
+        rates = Rates(shared, {"mailgun": 10}, sweep_interval=2)
         couriers.append(a_courier(store, providers, settings, rates=rates))
         return couriers[-1]
 
@@ -510,7 +510,7 @@ def test_who_is_passed_over_needs_no_place(
     entered = breaker.enter("mailgun")
     assert entered is not None
     breaker.leave(entered, REFUSED)
-    rates = Rates(shared, {"mailgun": 10})
+    rates = Rates(shared, {"mailgun": 10}, sweep_interval=2)
     email = stored(store)
 
     a_courier(store, providers, settings, breaker=breaker, rates=rates).deliver(email.hint)

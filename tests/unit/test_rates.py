@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -46,6 +48,10 @@ class Sleeper(threading.Event):
         return self.is_set()
 
 
+def a_rates(shared: Any, rates: Mapping[str, float], sweep_interval: float = 2) -> Rates:
+    return Rates(shared, rates, sweep_interval=sweep_interval)
+
+
 def places(rates: Rates, count: int, provider: str = "mailgun") -> list[float]:
     """When each of so many emails, one after the other, may go, in seconds from now."""
     sleeper = Sleeper()
@@ -58,7 +64,7 @@ def places(rates: Rates, count: int, provider: str = "mailgun") -> list[float]:
     ("rate", "step"), [(1, 1.0), (2.5, 0.4), (20, 0.05), (200, 0.005), (100_000, 0.000_01)]
 )
 def test_places_are_spaced_as_the_rate_says(time: Time, rate: float, step: float) -> None:
-    waits = places(Rates(FakeShared(), {"mailgun": rate}), 3)
+    waits = places(a_rates(FakeShared(), {"mailgun": rate}), 3)
 
     assert waits == pytest.approx([0, step, 2 * step])
 
@@ -67,7 +73,7 @@ def test_places_are_spaced_as_the_rate_says(time: Time, rate: float, step: float
 def test_a_rate_is_never_rounded_up(time: Time, rate: float) -> None:
     """Whole microseconds would make 71,428 a second of 70,000."""
     shared = FakeShared()
-    Rates(shared, {"mailgun": rate}).wait("mailgun", Sleeper())
+    a_rates(shared, {"mailgun": rate}).wait("mailgun", Sleeper())
 
     (cost,) = shared.reservations
     assert cost * rate >= SECOND
@@ -77,7 +83,7 @@ def test_a_rate_is_never_rounded_up(time: Time, rate: float) -> None:
 @pytest.mark.parametrize("variable", ["100000/s", "0.000001/s", "1/d", "0.1/h"])
 def test_each_rate_that_settings_take_has_places(time: Time, variable: str) -> None:
     settings = load({**AWS_CREDENTIALS, "MAILRELAY_RATE_MAILGUN": variable})
-    rates = Rates(FakeShared(), settings.rates)
+    rates = a_rates(FakeShared(), settings.rates)
 
     assert places(rates, 1) == [0]
     # A slow one has no second place soon, a fast one has.
@@ -94,19 +100,32 @@ def test_rates_outside_of_that_are_refused(variable: str) -> None:
 
 def test_who_has_no_limit_never_waits(time: Time) -> None:
     shared = FakeShared()
-    assert places(Rates(shared, {"mailgun": 1}), 100, "ses") == []
+    assert places(a_rates(shared, {"mailgun": 1}), 100, "ses") == []
     assert shared.reservations == []
 
 
 def test_a_place_too_far_away_is_not_waited_for(time: Time) -> None:
     """No thread is blocked for longer than the horizon, and no email gets a place beyond it."""
     shared, sleeper = FakeShared(), Sleeper()
-    rates = Rates(shared, {"mailgun": 10})
+    rates = a_rates(shared, {"mailgun": 10})
 
     turns = Counter(rates.wait("mailgun", sleeper) for _ in range(100))
 
     assert turns == {Turn.COME: 21, Turn.TOO_FAR: 79}
     assert max(sleeper.waits) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(("sweep_interval", "ahead"), [(0.5, 2), (10, 10), (3600, 15)])
+def test_places_are_given_away_until_the_next_sweep(
+    time: Time, sweep_interval: float, ahead: int
+) -> None:
+    """Who is put off comes back with it: until then others have to use up the rate."""
+    rates, sleeper = a_rates(FakeShared(), {"mailgun": 10}, sweep_interval), Sleeper()
+
+    turns = Counter(rates.wait("mailgun", sleeper) for _ in range(300))
+
+    assert turns[Turn.COME] == ahead * 10 + 1
+    assert max(sleeper.waits) == pytest.approx(ahead)
 
 
 def test_while_all_places_are_taken_the_table_is_asked_now_and_then(time: Time) -> None:
@@ -120,7 +139,7 @@ def test_while_all_places_are_taken_the_table_is_asked_now_and_then(time: Time) 
             asked.append(now)
             return shared.reserve(provider, now, cost, horizon)
 
-    rates = Rates(Counting(), {"mailgun": 10})
+    rates = a_rates(Counting(), {"mailgun": 10})
     for _ in range(100):
         assert rates.wait("mailgun", Sleeper()) is Turn.TOO_FAR
     assert len(asked) == 1
@@ -140,7 +159,7 @@ def test_threads_share_a_reservation_and_each_has_a_place_of_its_own() -> None:
             return super().reserve(provider, now, cost, horizon)
 
     shared, sleeper = Slow(), Sleeper()
-    rates = Rates(shared, {"mailgun": 1000})
+    rates = a_rates(shared, {"mailgun": 1000})
     lane = rates._lanes["mailgun"]
     with ThreadPoolExecutor(40) as pool:
         turns = [pool.submit(rates.wait, "mailgun", sleeper) for _ in range(40)]
@@ -156,7 +175,7 @@ def test_threads_share_a_reservation_and_each_has_a_place_of_its_own() -> None:
 
 def test_many_threads_have_distinct_places() -> None:
     shared = FakeShared()
-    rates = Rates(shared, {"mailgun": 1000})
+    rates = a_rates(shared, {"mailgun": 1000})
     lane = rates._lanes["mailgun"]
 
     taken = [each for each in at_once(lambda _: lane.place(), range(64)) if each is not None]
@@ -168,7 +187,7 @@ def test_many_threads_have_distinct_places() -> None:
 def test_a_reservation_takes_no_more_than_a_second(time: Time) -> None:
     """However many threads want one: other workers want some too."""
     shared = FakeShared()
-    lane = Rates(shared, {"mailgun": 10})._lanes["mailgun"]
+    lane = a_rates(shared, {"mailgun": 10})._lanes["mailgun"]
     lane._wanted = 64
 
     lane.place()
@@ -179,7 +198,7 @@ def test_a_reservation_takes_no_more_than_a_second(time: Time) -> None:
 def test_a_place_that_nobody_took_in_time_is_gone(time: Time) -> None:
     """Else those of a quiet minute would make a burst."""
     shared = FakeShared()
-    lane = Rates(shared, {"mailgun": 10})._lanes["mailgun"]
+    lane = a_rates(shared, {"mailgun": 10})._lanes["mailgun"]
     lane._wanted = 10
     lane.place()
     lane._wanted = 0
@@ -194,7 +213,7 @@ def test_a_place_that_nobody_took_in_time_is_gone(time: Time) -> None:
 def test_a_process_that_is_ending_waits_for_nothing() -> None:
     shared, stopping = FakeShared(), threading.Event()
     shared.reserved["mailgun"] = 0
-    rates = Rates(shared, {"mailgun": 0.5})
+    rates = a_rates(shared, {"mailgun": 0.5})
     stopping.set()
 
     assert rates.wait("mailgun", stopping) is Turn.STOPPED
@@ -202,7 +221,7 @@ def test_a_process_that_is_ending_waits_for_nothing() -> None:
 
 def test_a_table_that_is_away_is_said_and_keeps_nobody_waiting_after(time: Time) -> None:
     shared = FakeShared()
-    rates = Rates(shared, {"mailgun": 10})
+    rates = a_rates(shared, {"mailgun": 10})
     shared.down = True
     for result in at_once(lambda _: rates.wait("mailgun", Sleeper()), range(20)):
         assert isinstance(result, StoreUnavailable)
@@ -214,7 +233,7 @@ def test_a_table_that_is_away_is_said_and_keeps_nobody_waiting_after(time: Time)
 def test_one_providers_limit_holds_up_no_other(time: Time) -> None:
     shared = FakeShared()
     shared.reserved["mailgun"] = START + 60 * SECOND
-    rates = Rates(shared, {"mailgun": 1, "ses": 1})
+    rates = a_rates(shared, {"mailgun": 1, "ses": 1})
 
     assert rates.wait("mailgun", Sleeper()) is Turn.TOO_FAR
     assert places(rates, 1, "ses") == [0]
