@@ -99,6 +99,11 @@ class Breaker:
         # A probe that is under way takes no longer than a moment, unless its worker dies.
         return circuit.until if circuit.state is State.OPEN else now + self._first_pause
 
+    def undecided(self, chain: Sequence[str]) -> bool:
+        """Whether one of the chain is being tried right now."""
+        circuits = (self._circuits.get(name) for name in chain)
+        return any(circuit and circuit.state is State.HALF_OPEN for circuit in circuits)
+
     def why(self, provider: str) -> str:
         """Why it is left alone; nothing that a provider said, which may name a recipient."""
         return describe(self._circuits[provider])

@@ -169,6 +169,7 @@ class Courier:
             self._breaker.again_at(email.chain),
             self._policy,
             random.random(),
+            undecided=self._breaker.undecided(email.chain),
         )
 
     def _tell(self, claimed: Email, attempt: Attempt, recorded: Email | None) -> None:

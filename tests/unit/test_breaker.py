@@ -380,6 +380,21 @@ def test_when_the_first_of_a_chain_may_be_asked_again(worker: MakeWorker, time: 
     assert breaker.again_at(["mailgun"]) == time.ms + PAUSE
 
 
+def test_while_one_of_a_chain_is_tried_it_is_undecided(worker: MakeWorker, time: Time) -> None:
+    breaker = worker()
+    ask(breaker, REFUSED)
+    assert not breaker.undecided(["mailgun", "ses", "gone"])
+    time.pass_(PAUSE)
+    breaker.passes("mailgun")
+    probe = breaker.enter("mailgun")
+    assert probe is not None
+
+    assert breaker.undecided(["ses", "mailgun"])
+    assert not breaker.undecided(["ses"])
+    breaker.leave(probe, FAILED)
+    assert not breaker.undecided(["ses", "mailgun"])
+
+
 def test_why_says_nothing_that_a_provider_said(worker: MakeWorker, time: Time) -> None:
     breaker = worker()
     ask(breaker, REFUSED)

@@ -166,11 +166,17 @@ SCHEDULE_ENDS = NOW + sum(POLICY.retry_schedule)
 
 
 def passed_over(
-    email: Email, now: int = NOW, again_at: int = NOW + 10_000, jitter: float = 0.0
+    email: Email,
+    now: int = NOW,
+    again_at: int = NOW + 10_000,
+    jitter: float = 0.0,
+    undecided: bool = False,
 ) -> Email:
     """The email after one more of its chain was left alone."""
     held = claimed(email, now, POLICY.lease)
-    return delivery.pass_over(held, "left alone", now, again_at, POLICY, jitter)
+    return delivery.pass_over(
+        held, "left alone", now, again_at, POLICY, jitter, undecided=undecided
+    )
 
 
 def chain_passed_over(email: Email, now: int = NOW, **kwargs: Any) -> Email:
@@ -241,7 +247,9 @@ def test_waiting_ends_by_chance_so_that_not_all_come_back_at_once(
     """Also where the wait is cut short."""
     policy = replace(POLICY, retry_schedule=(86_400_000,))
     email = queued(chain=("mailgun",))
-    waits = delivery.pass_over(email, "left alone", NOW, NOW + again_in, policy, jitter)
+    waits = delivery.pass_over(
+        email, "left alone", NOW, NOW + again_in, policy, jitter, undecided=False
+    )
 
     assert waits.due_at == NOW + wait
 
@@ -272,12 +280,13 @@ def test_the_schedule_runs_on_while_an_email_waits() -> None:
     assert email.due_at == max(NOW + 60_000, late)
 
 
-def test_an_email_waits_no_longer_than_its_schedule() -> None:
+def test_an_email_that_finds_all_left_alone_after_its_schedule_has_failed() -> None:
+    """It has waited for the first of them, and not just until its schedule was over."""
     now = SCHEDULE_ENDS - 3_000
     email = chain_passed_over(woken(chain_passed_over(queued()), now), now, again_at=now + 10_000)
-    assert (email.status, email.due_at, email.cycle) == (Status.DEFERRED, SCHEDULE_ENDS, 1)
+    assert (email.status, email.due_at, email.cycle) == (Status.DEFERRED, now + 10_000, 1)
 
-    ended = chain_passed_over(woken(email), SCHEDULE_ENDS)
+    ended = chain_passed_over(woken(email), now + 10_000)
     assert (ended.status, ended.due_at) == (Status.FAILED, None)
     error = delivery.last_error(ended)
     assert error is not None
@@ -297,6 +306,18 @@ def test_an_email_that_comes_after_its_schedule_waits_once(asked: bool) -> None:
     assert sent.status is Status.SENT
     ended = chain_passed_over(woken(waits), now + 15_000)
     assert (ended.status, ended.due_at) == (Status.FAILED, None)
+
+
+def test_no_email_fails_while_one_of_its_chain_is_tried() -> None:
+    """A backlog comes back together, one of it asks, and all the others would fail meanwhile."""
+    now = SCHEDULE_ENDS + 20_000
+    waits = chain_passed_over(queued(), SCHEDULE_ENDS)
+    again = chain_passed_over(woken(waits, now), now, again_at=now + 10_000, undecided=True)
+    assert (again.status, again.due_at) == (Status.DEFERRED, now + 10_000)
+    assert len(again.attempts) == len(CHAIN)
+
+    assert after(woken(again), Outcome.ACCEPTED).status is Status.SENT
+    assert chain_passed_over(woken(again), now + 10_000).status is Status.FAILED
 
 
 def test_a_chain_that_is_asked_after_its_schedule_is_not_begun_again() -> None:
@@ -365,13 +386,19 @@ class World:
         if self.email is held:
             self.change(concluded)
 
-    def pass_over(self, again_in: int, jitter: float) -> None:
+    def pass_over(self, again_in: int, jitter: float, undecided: bool = False) -> None:
         """A worker finds that the provider is left alone."""
         if not self.held:
             return
         held = self.held.pop()
         passed = delivery.pass_over(
-            held, "left alone", self.now, self.now + again_in, self.policy, jitter
+            held,
+            "left alone",
+            self.now,
+            self.now + again_in,
+            self.policy,
+            jitter,
+            undecided=undecided,
         )
         if self.email is held:
             self.change(passed)
@@ -407,7 +434,9 @@ STEPS = st.lists(
         st.tuples(st.just("receive"), st.integers(0, 5), st.booleans()),
         st.tuples(st.just("answer"), OUTCOMES),
         st.tuples(st.just("pass_over")).flatmap(
-            lambda name: LEFT_ALONE.map(lambda alone: (*name, *alone))
+            lambda name: st.tuples(LEFT_ALONE, st.booleans()).map(
+                lambda alone: (*name, *alone[0], alone[1])
+            )
         ),
         st.tuples(st.just("crash"), st.booleans()),
         st.tuples(st.just("lose")),
