@@ -107,7 +107,7 @@ class Attempt:
     reason: str
     started_at: int
     duration_ms: int | None
-    """None where nobody was left to measure it: the worker died."""
+    """None where nobody measured it: the worker died, or nobody was asked."""
     message_id: str | None = None
     """What the provider calls the email, if it accepted it."""
 
