@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from celery import Task
 from kombu.exceptions import OperationalError
+from kombu.utils.uuid import uuid
 
 from mailrelay import aws
 from mailrelay.backlog import messages
@@ -40,15 +41,29 @@ class CeleryQueue:
         self._name = settings.queue_prefix + DELIVER_QUEUE
 
     def put(self, hints: Iterable[Hint]) -> None:
+        amqp: Any = app.amqp
         with _available(), app.producer_pool.acquire(block=True) as producer:
             channel: Any = producer.channel
             with channel.together():
                 for hint in hints:
-                    app.send_task(
+                    # The two halves of `app.send_task`, which takes four times the CPU: it routes
+                    # each task, binds its queue to the channel, and looks for its result's backend.
+                    args = str(hint.email_id), hint.provider_index, hint.attempt
+                    message = amqp.create_task_message(
+                        uuid(),
                         DELIVER_TASK,
-                        (str(hint.email_id), hint.provider_index, hint.attempt),
+                        args,
+                        argsrepr=repr(args),
+                        kwargsrepr="{}",
+                        ignore_result=True,
+                    )
+                    amqp.send_task_message(
+                        producer,
+                        DELIVER_TASK,
+                        message,
+                        queue=DELIVER_QUEUE,
+                        declare=(),
                         headers={REQUEST_ID_HEADER: hint.request_id},
-                        producer=producer,
                     )
 
     def depth(self) -> int:
