@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
+from hashlib import sha256
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -31,6 +32,15 @@ def request_id(task: Task[..., Any]) -> str | None:
     """What the request is called that sent the email of the task that runs now."""
     named: str | None = (task.request.headers or {}).get(REQUEST_ID_HEADER)
     return named
+
+
+@lru_cache(maxsize=1024)
+def _group(key_name: str | None) -> str:
+    """The group of an API key's messages, between which SQS is fair.
+
+    A hash, since a name may say whose key it is. Emails of no known key are one group.
+    """
+    return sha256((key_name or "").encode()).hexdigest()[:16]
 
 
 class CeleryQueue:
@@ -64,6 +74,8 @@ class CeleryQueue:
                         queue=DELIVER_QUEUE,
                         declare=(),
                         headers={REQUEST_ID_HEADER: hint.request_id},
+                        # A property of the message, which the transport hands over to SQS.
+                        MessageGroupId=_group(hint.key_name),
                     )
 
     def depth(self) -> int:

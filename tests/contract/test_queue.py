@@ -23,7 +23,10 @@ from tasks.queue import CeleryQueue
 batch = "01K9ZZZZZZZZZZZZZZZZZZZZZZ"
 args, headers = (f"{batch}-0", 1, 2), {"request_id": "request"}
 app.send_task("tasks.deliver", args, headers=headers, ignore_result=True)
-CeleryQueue(load()).put(Hint(EmailId(batch, index), 1, 2, "request") for index in range(12))
+names = ["someone@example.com", "someone@example.com", "other", None, *(["demo"] * 8)]
+CeleryQueue(load()).put(
+    Hint(EmailId(batch, index), 1, 2, "request", name) for index, name in enumerate(names)
+)
 """
 
 
@@ -57,15 +60,15 @@ def decoded(message: Any) -> dict[str, Any]:
     made["body"] = json.loads(base64.b64decode(made["body"]))
     for part, names in (
         ("headers", ("id", "root_id", "origin")),
-        ("properties", ("correlation_id", "delivery_tag", "reply_to")),
+        ("properties", ("correlation_id", "delivery_tag", "reply_to", "MessageGroupId")),
     ):
         for name in names:
-            made[part].pop(name)
+            made[part].pop(name, None)
     return made
 
 
 def test_a_message_is_the_one_that_celery_would_send(put: list[Any]) -> None:
-    """But for the address of replies, of which there are none."""
+    """But for the address of replies, of which there are none, and for its group."""
     one, other = [made for made in map(decoded, put) if made["body"][0][0].endswith("Z-0")]
 
     assert one == other
@@ -78,3 +81,20 @@ def test_each_hint_has_a_message_with_an_id_of_its_own(put: list[Any]) -> None:
     assert len(ids) == 13
     wanted = [f"01K9ZZZZZZZZZZZZZZZZZZZZZZ-{index}" for index in (0, *range(12))]
     assert arguments == sorted([email_id, 1, 2] for email_id in wanted)
+
+
+def test_messages_of_one_key_are_one_group_and_those_of_another_a_second(put: list[Any]) -> None:
+    """SQS is fair between groups; that it takes them for a standard queue is seen here, too."""
+    groups = {
+        decoded(message)["body"][0][0].partition("-")[2]: message["Attributes"]["MessageGroupId"]
+        for message in put
+        if "MessageGroupId" in message["Attributes"]
+    }
+
+    assert len(groups) == 12
+    assert groups["0"] == groups["1"]
+    assert len(set(groups.values())) == 4
+
+
+def test_a_group_does_not_say_whose_it_is(put: list[Any]) -> None:
+    assert "someone" not in json.dumps(put)
