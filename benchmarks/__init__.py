@@ -13,6 +13,7 @@ Of mailrelay alone:
     memory.py      whether processes grow
     workers.py     what a second worker adds
     fairness.py    how long a small sender waits behind a big one, by simulation
+    capacity.py    capacity units for an email, by step (when named)
     events.py      what Celery's events cost (when named)
     pools.py       threads and greenlets (when named)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from benchmarks import (
     accept,
+    capacity,
     cost,
     events,
     fairness,
@@ -42,6 +43,7 @@ TABLE: Mapping[str, Callable[[Bench], Result]] = {
 """What is measured unless something is named, in some fifteen minutes."""
 
 OTHERS: Mapping[str, Callable[[Bench], Result]] = {
+    "capacity": capacity.measure,
     "events": events.measure,
     "pools": pools.measure,
 }
@@ -57,9 +59,10 @@ def main(names: tuple[str, ...], real_aws: bool, yes: bool) -> None:
     """Measure, print a table, and write the raw figures to benchmarks/results/."""
     # As on Ctrl-C: stop what was started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    console = Console()
+    # Wide enough for the table where nobody looks at it as it comes.
+    console = Console(width=None if sys.stdout.isatty() else 140)
     bench = Bench(lambda line: console.print(f"  {line}", highlight=False), real_aws)
-    chosen = names or tuple(cost.EMAILS if real_aws else TABLE)
+    chosen = names or tuple(name for name in TABLE if not real_aws or name in cost.EMAILS)
     if real_aws:
         _agree(chosen, yes)
     results = []

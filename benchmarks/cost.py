@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks import accept, idle, sending, throughput
+from benchmarks import accept, capacity, idle, sending, throughput
 
 PRICES = "us-east-1, November 2026"
 
@@ -33,6 +33,7 @@ EMAILS = {
     "sending": sending.EMAILS * sending.PAIRS,
     "throughput": sum(throughput.BATCHES) * throughput.PAIRS,
     "idle": idle.EMAILS,
+    "capacity": capacity.EMAILS,
 }
 """How many emails each of the two relays is given, by measurement that AWS itself allows."""
 

@@ -12,7 +12,7 @@ import json
 import os
 import time
 
-from benchmarks.aws import Receive, Scope, Send, answer
+from benchmarks.aws import Receive, Scope, Send, answer, body
 
 _SECONDS = float(os.environ.get("BENCHMARK_PROVIDER_SECONDS", "0"))
 
@@ -30,7 +30,6 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, json.dumps(asked).encode())
         return
     _arrivals.append(time.monotonic())
-    while (await receive()).get("more_body"):
-        pass
+    await body(receive)
     await asyncio.sleep(_SECONDS)
     await answer(send, _ACCEPTED)

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks import cost, events, fairness, machine, result
 from benchmarks.__main__ import MEASUREMENTS, main
-from benchmarks.aws import OURSELVES, REQUESTS, Counted, operation
+from benchmarks.aws import OURSELVES, REQUESTS, Region, operation
 from benchmarks.bench import in_turns
 from benchmarks.events import Told
 from benchmarks.load import Run
@@ -165,7 +165,7 @@ def test_the_local_aws_tells_what_it_was_asked() -> None:
         sent.append(message)
 
     async def ask() -> None:
-        application = Counted(aws, seconds=0)
+        application = Region(aws, seconds=0)
         target = (b"x-amz-target", b"AmazonSQS.SendMessage")
         for path, headers in (("/", [target]), ("/", [target]), (REQUESTS, [])):
             await application({"type": "http", "path": path, "headers": headers}, receive, send)
