@@ -176,6 +176,46 @@ def test_the_local_aws_tells_what_it_was_asked() -> None:
     assert json.loads(sent[-1]["body"]) == {"sqs.SendMessage": 2}
 
 
+def test_a_long_poll_is_answered_when_a_message_comes() -> None:
+    """And not when the local AWS looks for one the next time."""
+    queue: list[str] = []
+    asked: list[Any] = []
+
+    async def aws(scope: Any, receive: Any, send: Any) -> None:
+        if scope["target"] == "SendMessage":
+            queue.append("message")
+        else:
+            asked.append(json.loads((await receive())["body"]))
+        answer = {"Messages": queue} if queue else {}
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+    async def ask(region: Region, target: str) -> bytes:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b'{"QueueUrl": "q", "WaitTimeSeconds": 60}'}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"x-amz-target", f"AmazonSQS.{target}".encode()), (b"content-length", b"42")]
+        scope = {"type": "http", "path": "/", "target": target, "headers": headers}
+        await region(scope, receive, send)
+        answer: bytes = sent[-1]["body"]
+        return answer
+
+    async def poll_then_send() -> bytes:
+        region = Region(aws, seconds=0)
+        poll = asyncio.create_task(ask(region, "ReceiveMessage"))
+        while not asked:
+            await asyncio.sleep(0)
+        await ask(region, "SendMessage")
+        return await asyncio.wait_for(poll, timeout=30)
+
+    assert json.loads(asyncio.run(poll_then_send())) == {"Messages": ["message"]}
+    assert [request["WaitTimeSeconds"] for request in asked] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("fair", "longest"), [(False, 7.5), (True, 0.3)], ids=["as it is", "fair"]
 )
