@@ -81,7 +81,7 @@ def test_a_failed_attempt_is_followed_by_the_next_provider_at_once(outcome: Outc
     following = after(queued(), outcome)
 
     assert following.status is Status.QUEUED
-    assert following.hint == Hint(following.id, provider_index=1, attempt=2)
+    assert following.hint == Hint(following.id, 1, 2, key_name=following.key_name)
     assert following.due_at == NOW + 5 + POLICY.message_ttl
     assert delivery.retries(following) == 1
 
@@ -127,7 +127,7 @@ def test_a_deferred_email_begins_its_chain_again_when_its_time_has_come() -> Non
     woken = delivery.wake(deferred, NOW + 70_000, POLICY)
 
     assert woken.status is Status.QUEUED
-    assert woken.hint == Hint(woken.id, provider_index=0, attempt=4)
+    assert woken.hint == Hint(woken.id, 0, 4, key_name=woken.key_name)
 
 
 def test_an_email_whose_worker_died_counts_as_unanswered() -> None:
