@@ -32,7 +32,7 @@ KEPT = ROOT / ".data" / "chaos"
 Numbered = tuple[int, tuple[Fault, ...]]
 """A round: its number, counted from 0, and its faults."""
 
-LANES = 2
+LANES = 3
 """Rounds at the same time: most of a round is waiting."""
 
 LONG = 20.0
@@ -42,20 +42,27 @@ LONG = 20.0
 def plan(rng: Random, faults: Sequence[Fault]) -> Iterator[tuple[Fault, ...]]:
     """Each fault alone, in a random order, and after each of them a random mixture; for ever."""
     alone = [fault for fault in faults if not fault.exclusive]
-    mixing = [fault for fault in alone if fault.mixes]
+    mixed = mixtures(rng, [fault for fault in alone if fault.mixes])
     while True:
         for fault in rng.sample(alone, len(alone)):
             yield (fault,)
-            yield mixture(rng, mixing)
+            yield next(mixed)
 
 
-def mixture(rng: Random, faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    """Two or three faults of different families."""
-    chosen: dict[str, Fault] = {}
-    for fault in rng.sample(faults, len(faults)):
-        if len(chosen) < rng.choice((2, 3)):
-            chosen.setdefault(fault.family, fault)
-    return tuple(chosen.values())
+def mixtures(rng: Random, faults: Sequence[Fault]) -> Iterator[tuple[Fault, ...]]:
+    """Two or three faults of different families each; all come up equally often."""
+    deck: list[Fault] = []
+    while True:
+        size = rng.choice((2, 3))
+        chosen: dict[str, Fault] = {}
+        while len(chosen) < size:
+            fault = next((fault for fault in deck if fault.family not in chosen), None)
+            if fault is None:
+                deck += rng.sample(faults, len(faults))
+            else:
+                deck.remove(fault)
+                chosen[fault.family] = fault
+        yield tuple(chosen.values())
 
 
 def named(text: str) -> tuple[Fault, ...]:
@@ -86,6 +93,8 @@ def main(minutes: float, seed: int | None, only: str | None, listing: bool) -> N
     if only:
         always = named(only)
         rounds = iter(lambda: always, ())
+        if any(fault.exclusive for fault in always):
+            exclusive, rounds = [always], iter(())
     else:
         rounds = plan(Random(seed), list(FAULTS.values()))
         if minutes >= LONG:
@@ -155,7 +164,7 @@ class Run:
 
         def take() -> Numbered | None:
             with self._lock:
-                return next(numbered) if time.monotonic() < self._deadline else None
+                return next(numbered, None) if time.monotonic() < self._deadline else None
 
         return iter(take, None)
 

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from tests.chaos import report
-from tests.chaos.__main__ import mixture, named, plan, repeat
+from tests.chaos.__main__ import mixtures, named, plan, repeat
 from tests.chaos.backlog import sags
 from tests.chaos.faults import FAULTS
 from tests.chaos.judge import Breach, Finding, Terms, Verdict
@@ -43,10 +43,15 @@ def test_every_fault_is_tried_alone_before_any_is_again() -> None:
 
 
 def test_a_mixture_has_faults_of_different_families() -> None:
-    for seed in range(100):
-        families = [fault.family for fault in mixture(Random(seed), ALL)]
+    for mixture in islice(mixtures(Random(1), ALL), 100):
+        families = [fault.family for fault in mixture]
         assert len(families) == len(set(families))
         assert len(families) in (2, 3)
+
+
+def test_all_faults_come_up_in_mixtures() -> None:
+    first = islice(mixtures(Random(1), ALL), len(ALL))
+    assert {fault.name for mixture in first for fault in mixture} == set(FAULTS)
 
 
 def test_faults_are_found_by_their_names() -> None:
