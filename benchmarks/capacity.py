@@ -15,12 +15,16 @@ from benchmarks.bench import Bench
 from benchmarks.result import Figure, Result
 from benchmarks.stack import CONCURRENCY, Mailrelay, prepared
 from mailrelay import assembly
+from mailrelay.breaker import Breaker
 from mailrelay.courier import Courier
 from mailrelay.message import Address, Content, Hint, Outcome
 from mailrelay.providers import Answer, Envelope
+from mailrelay.rates import Rates
 from mailrelay.relay import Relay, Submission
 from mailrelay.settings import load
+from mailrelay.shared import Shared
 from mailrelay.store import Store
+from mailrelay.table import Table
 
 EMAILS = 1000
 
@@ -30,7 +34,8 @@ def measure(bench: Bench) -> Result:
         dynamodb = stack.client("dynamodb")
         account = Account(dynamodb)
         store = Store(dynamodb, stack.table, retention=86_400)
-        policy, queue = assembly.policy(load({})), _Kept()
+        settings, queue = load({}), _Kept()
+        policy = assembly.policy(settings)
         relay = Relay(store, queue, policy, lambda _: None, retention=86_400)
         submission = Submission(
             sender=Address("facundo@example.com", "Facundo"),
@@ -42,7 +47,18 @@ def measure(bench: Bench) -> Result:
         relay.accept(submission, "benchmark")
         accepted = dict(account.units)
         account.units.clear()
-        courier = Courier(store, {"mailgun": _Taker()}, policy, lambda _: None)
+        shared = Shared(Table(dynamodb, stack.table))
+        breaker = Breaker(
+            shared, settings.providers, lambda _: None, first_pause=10_000, lease=30_000
+        )
+        courier = Courier(
+            store,
+            {"mailgun": _Taker()},
+            breaker,
+            Rates(shared, {}, sweep_interval=10),
+            policy,
+            lambda _: None,
+        )
         with ThreadPoolExecutor(CONCURRENCY) as pool:
             list(pool.map(courier.deliver, queue.hints))
     steps = {"accept": accepted, "send": dict(account.units)}

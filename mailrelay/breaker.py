@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 _FRESH_SECONDS = 1.0
 """How old what a worker knows may be."""
 
+_STALE_SECONDS = 2.0
+"""From this age on, as after an idle time, no thread goes by it while another reads."""
+
 _HELD_PAUSE = 60_000
 """Milliseconds until it is worth looking again whether a person has closed a circuit."""
 
@@ -51,6 +54,7 @@ class Breaker:
         self._circuits = {name: Circuit(name) for name in providers}
         self._ended = {name: deque[Ended](maxlen=rules.WINDOW_SIZE) for name in providers}
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._read_at = float("-inf")
 
     def passes(self, provider: str) -> bool:
@@ -109,11 +113,19 @@ class Breaker:
         return describe(self._circuits[provider])
 
     def _refresh(self) -> None:
+        age = time.monotonic() - self._read_at
+        if age < _FRESH_SECONDS or not self._reading.acquire(blocking=age >= _STALE_SECONDS):
+            return
+        try:
+            if time.monotonic() - self._read_at >= _FRESH_SECONDS:
+                self._read()
+                # Also where the table is away: the threads must not try it one after the other.
+                self._read_at = time.monotonic()
+        finally:
+            self._reading.release()
+
+    def _read(self) -> None:
         with self._lock:
-            if time.monotonic() - self._read_at < _FRESH_SECONDS:
-                return
-            # The other threads go on with what is known.
-            self._read_at = time.monotonic()
             known = dict(self._circuits)
         try:
             found = self._shared.circuits(list(known))

@@ -294,6 +294,62 @@ def test_the_table_is_read_once_a_second_for_all_threads(
     assert reads == [["mailgun", "ses", "sendgrid"]] * 3
 
 
+@pytest.mark.parametrize(("idle", "waits"), [(1_500, False), (60_000, True)])
+def test_after_an_idle_time_no_thread_goes_by_what_was_known_before(
+    worker: MakeWorker,
+    time: Time,
+    shared: FakeShared,
+    monkeypatch: pytest.MonkeyPatch,
+    idle: int,
+    waits: bool,
+) -> None:
+    """All wait for the one that reads; while there are emails each second, nobody does."""
+    breaker = worker()
+    breaker.passes("mailgun")
+    shared.change_circuit(Circuit("mailgun"), rules.held_open(Circuit("mailgun"), clock.now()))
+    time.pass_(idle)
+    read, reads, goes_on = shared.circuits, threading.Event(), threading.Event()
+
+    def slowly(names: Sequence[str]) -> dict[str, Circuit]:
+        reads.set()
+        assert goes_on.wait(10)
+        return read(names)
+
+    monkeypatch.setattr(shared, "circuits", slowly)
+    passed: list[bool] = []
+    reader, other = (
+        threading.Thread(target=lambda: passed.append(breaker.passes("mailgun"))) for _ in "ab"
+    )
+    reader.start()
+    assert reads.wait(10)
+    other.start()
+    if not waits:
+        other.join(10)
+    goes_on.set()
+    for thread in (reader, other):
+        thread.join(10)
+
+    assert passed == ([False, False] if waits else [True, False])
+
+
+def test_a_table_that_is_away_is_asked_by_one_thread(
+    worker: MakeWorker, time: Time, shared: FakeShared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to say so: the others must not try it one after the other."""
+    reads: list[int] = []
+
+    def away(_: Sequence[str]) -> dict[str, Circuit]:
+        reads.append(time.ms)
+        time.pass_(6_000)
+        raise StoreUnavailable("DynamoDB: down")
+
+    monkeypatch.setattr(shared, "circuits", away)
+    breaker = worker()
+
+    assert at_once(lambda _: breaker.passes("mailgun"), range(20)) == [True] * 20
+    assert len(reads) == 1
+
+
 def test_a_reading_that_is_older_than_a_change_is_dropped(
     worker: MakeWorker, time: Time, shared: FakeShared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,7 +367,9 @@ def test_a_reading_that_is_older_than_a_change_is_dropped(
     reader = threading.Thread(target=breaker.passes, args=("mailgun",))
     reader.start()
     assert waits.wait(10)
-    ask(breaker, REFUSED)
+    entered = breaker.enter("mailgun")
+    assert entered is not None
+    breaker.leave(entered, REFUSED)
     goes_on.set()
     reader.join(10)
 
