@@ -22,7 +22,7 @@ else
 	$(BIN)/python -m pytest -q -n 4 --dist loadfile
 endif
 
-bench: $(INSTALLED) ## measure what it can do on this machine, and print a table; one measurement: make bench ARGS=events
+bench: $(INSTALLED) ## measure mailrelay beside stock Celery on this machine, some 15 minutes, and print a table; a part: make bench ARGS="accept idle"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(INSTALLED) ## cause faults in a real relay for 30 minutes and see that nothing is lost; less: make chaos ARGS="--minutes 5"

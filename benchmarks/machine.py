@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.processes import ROOT, TICKS
 
-_PACKAGES = ("celery", "kombu", "boto3", "ministack")
+_PACKAGES = ("celery", "kombu", "boto3", "urllib3", "requests", "ministack", "uvicorn")
 
 
 def describe() -> Mapping[str, Any]:
@@ -24,12 +24,19 @@ def describe() -> Mapping[str, Any]:
         "changed": bool(_git("status", "--porcelain")),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
+        "cpu": _cpu_model(),
         "memory_gib": round(memory / 2**30, 1),
         # What else the machine was doing, a minute's average.
         "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(terse=True),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
     }
+
+
+def _cpu_model() -> str | None:
+    """As the kernel has it, where it does."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), None)
 
 
 def busy() -> float:

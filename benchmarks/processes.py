@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,15 +57,24 @@ def _cpu(stat: str) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def cpu_of_sessions(sessions: Collection[int]) -> float:
-    """Seconds of CPU so far of all processes that live in these sessions."""
-    total = 0.0
+def _stats(sessions: Collection[int]) -> Iterator[str]:
+    """What /proc/<pid>/stat holds of all processes that live in these sessions."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # ended since
             stat = path.read_text()
             if int(stat.rpartition(")")[2].split()[3]) in sessions:
-                total += _cpu(stat)
-    return total
+                yield stat
+
+
+def cpu_of_sessions(sessions: Collection[int]) -> float:
+    """Seconds of CPU so far of all processes that live in these sessions."""
+    return sum(map(_cpu, _stats(sessions)))
+
+
+def resident_of_sessions(sessions: Collection[int]) -> int:
+    """Bytes of memory that these processes have; what two share counts twice."""
+    pages = sum(int(stat.rpartition(")")[2].split()[21]) for stat in _stats(sessions))
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 class Process:

@@ -89,7 +89,7 @@ def courier(settings: Settings, store: Store) -> Courier:
         store,
         providers.create(settings),
         breaker(settings),
-        Rates(shared(settings), settings.rates),
+        Rates(shared(settings), settings.rates, sweep_interval=settings.sweep_interval),
         policy(settings),
         observe,
     )

@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 _FRESH_SECONDS = 1.0
 """How old what a worker knows may be."""
 
+_STALE_SECONDS = 2.0
+"""From this age on, as after an idle time, no thread goes by it while another reads."""
+
 _HELD_PAUSE = 60_000
 """Milliseconds until it is worth looking again whether a person has closed a circuit."""
 
@@ -51,6 +54,7 @@ class Breaker:
         self._circuits = {name: Circuit(name) for name in providers}
         self._ended = {name: deque[Ended](maxlen=rules.WINDOW_SIZE) for name in providers}
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._read_at = float("-inf")
 
     def passes(self, provider: str) -> bool:
@@ -77,26 +81,14 @@ class Breaker:
         if provider not in self._circuits:
             return
         ended = self._ended[provider]
-        if not answer.particular:
-            ended.append(Ended(now, rules.fails(answer)))
-        circuit = self._circuits[provider]
+        with self._lock:
+            if rules.tells(answer):
+                ended.append(Ended(now, rules.fails(answer)))
+            lately, circuit = tuple(ended), self._circuits[provider]
         if entered.state is State.HALF_OPEN:
-            self._tell(entered, self._decided(entered, answer, now))
-        elif circuit.state is State.CLOSED and rules.opens(answer, tuple(ended), now):
+            self._tell(entered, rules.probed(entered, answer, now, self._first_pause))
+        elif circuit.state is State.CLOSED and rules.opens(answer, lately, now):
             self._change(circuit, rules.opened(circuit, answer, now, self._first_pause))
-
-    def give_back(self, entered: Circuit) -> None:
-        """It was not asked after all."""
-        if entered.state is State.HALF_OPEN:
-            self._tell(entered, rules.undecided(entered, clock.now()))
-
-    def _decided(self, probe: Circuit, answer: Answer, now: int) -> Circuit:
-        if rules.fails(answer):
-            return rules.opened(probe, answer, now, self._first_pause)
-        if answer.particular:
-            return rules.undecided(probe, now)
-        self._ended[probe.provider].clear()
-        return rules.closed(probe)
 
     def again_at(self, chain: Sequence[str]) -> int:
         """When the first of the chain may be asked again, in milliseconds since the epoch."""
@@ -111,16 +103,29 @@ class Breaker:
         # A probe that is under way takes no longer than a moment, unless its worker dies.
         return circuit.until if circuit.state is State.OPEN else now + self._first_pause
 
+    def undecided(self, chain: Sequence[str]) -> bool:
+        """Whether one of the chain is being tried right now."""
+        circuits = (self._circuits.get(name) for name in chain)
+        return any(circuit and circuit.state is State.HALF_OPEN for circuit in circuits)
+
     def why(self, provider: str) -> str:
         """Why it is left alone; nothing that a provider said, which may name a recipient."""
         return describe(self._circuits[provider])
 
     def _refresh(self) -> None:
+        age = time.monotonic() - self._read_at
+        if age < _FRESH_SECONDS or not self._reading.acquire(blocking=age >= _STALE_SECONDS):
+            return
+        try:
+            if time.monotonic() - self._read_at >= _FRESH_SECONDS:
+                self._read()
+                # Also where the table is away: the threads must not try it one after the other.
+                self._read_at = time.monotonic()
+        finally:
+            self._reading.release()
+
+    def _read(self) -> None:
         with self._lock:
-            if time.monotonic() - self._read_at < _FRESH_SECONDS:
-                return
-            # The other threads go on with what is known.
-            self._read_at = time.monotonic()
             known = dict(self._circuits)
         try:
             found = self._shared.circuits(list(known))
@@ -129,9 +134,17 @@ class Breaker:
             return
         with self._lock:
             for name, circuit in found.items():
-                # What changed here meanwhile is newer than what was read.
-                if self._circuits[name] is known[name]:
-                    self._circuits[name] = circuit
+                # What changed here meanwhile is newer than what was read; and what has not changed
+                # stays the same object, which who is about to change it compares with.
+                if self._circuits[name] is known[name] != circuit:
+                    self._know(circuit)
+
+    def _know(self, circuit: Circuit) -> None:
+        """From now on this is its provider's circuit; the caller has the lock."""
+        self._circuits[circuit.provider] = circuit
+        if circuit.state is State.CLOSED:
+            # What failed before it closed, be it by another worker's probe, is over.
+            self._ended[circuit.provider].clear()
 
     def _change(self, before: Circuit, after: Circuit) -> Circuit | None:
         """Change a circuit, in one of all the threads that want to; None in the others."""
@@ -149,8 +162,11 @@ class Breaker:
             log.warning("a circuit cannot be changed", provider=before.provider, error=error)
             changed = None
         with self._lock:
-            self._circuits[before.provider] = changed or before
-            if changed is None:
+            if changed is not None:
+                self._know(changed)
+            else:
+                if self._circuits[before.provider] is after:
+                    self._circuits[before.provider] = before
                 self._read_at = float("-inf")
         if changed is not None:
             self._observe(CircuitChanged(before, changed))

@@ -31,6 +31,10 @@ answers: a handful of emails is not worth more than a handful of requests."""
 LONGEST_PAUSE = 300_000
 """Milliseconds that a provider is left alone at most, unless it wants to be for longer."""
 
+LONGEST_REQUEST = 6 * 3_600_000
+"""Milliseconds that a provider is left alone at most, whatever it wants: a wrong date in a header
+must not end it for good. The same as urllib3's for Retry-After."""
+
 
 class State(StrEnum):
     """Whether emails pass. Half open: one is asking, and all others wait for its answer."""
@@ -82,10 +86,14 @@ class Ended:
     failed: bool
 
 
+def tells(answer: Answer) -> bool:
+    """Whether an answer tells how the provider does, and not only of one email or one sender."""
+    return answer.outcome is not Outcome.REJECTED and not answer.particular
+
+
 def fails(answer: Answer) -> bool:
-    """Whether a provider failed by its own fault; a message that it rejects is not."""
-    bad = (Outcome.UNAVAILABLE, Outcome.RETRY, Outcome.UNKNOWN)
-    return answer.outcome in bad and not answer.particular
+    """Whether a provider failed by its own fault."""
+    return answer.outcome is not Outcome.ACCEPTED and tells(answer)
 
 
 def opens(answer: Answer, ended: Collection[Ended], now: int) -> bool:
@@ -106,7 +114,7 @@ def opened(circuit: Circuit, answer: Answer, now: int, first_pause: int) -> Circ
     """The circuit after `answer`: open for `first_pause`, twice as long each further time in a
     row, or for as long as the provider asks."""
     pause = min(first_pause * 2**circuit.openings, max(first_pause, LONGEST_PAUSE))
-    pause = max(pause, round((answer.retry_after or 0) * 1000))
+    pause = max(pause, round(min((answer.retry_after or 0) * 1000, LONGEST_REQUEST)))
     return replace(
         circuit,
         state=State.OPEN,
@@ -123,9 +131,11 @@ def probing(circuit: Circuit, now: int, lease: int) -> Circuit:
     return replace(circuit, state=State.HALF_OPEN, until=now + lease)
 
 
-def undecided(circuit: Circuit, now: int) -> Circuit:
-    """The probe's answer told nothing of the provider: the next email is the next probe."""
-    return replace(circuit, state=State.OPEN, until=now)
+def probed(probe: Circuit, answer: Answer, now: int, first_pause: int) -> Circuit:
+    """The circuit after its probe's answer; if that told nothing, the next email is the probe."""
+    if fails(answer):
+        return opened(probe, answer, now, first_pause)
+    return closed(probe) if tells(answer) else replace(probe, state=State.OPEN, until=now)
 
 
 def closed(circuit: Circuit) -> Circuit:

@@ -133,8 +133,9 @@ class Courier:
         if circuit is None:
             return _following(self._pass_over(claimed)), True
         attempt, answer = self._attempt(claimed, batch, content)
-        self._breaker.leave(circuit, answer)
+        # First of all: an answer that is not written down is lost.
         recorded = self._record(claimed, attempt)
+        self._breaker.leave(circuit, answer)
         self._tell(claimed, attempt, recorded)
         return _following(recorded), False
 
@@ -148,18 +149,28 @@ class Courier:
         self._store.put_off(hint, now + round(wait * random.uniform(0.5, 1.5)))
 
     def _pass_over(self, claimed: Email) -> Email | None:
-        now = clock.now()
-        after = delivery.pass_over(
-            claimed,
-            self._breaker.why(claimed.provider),
-            now,
-            self._breaker.again_at(claimed.chain),
+        """Pass over all whose turn it is one after the other and who are left alone, in one write:
+        while all are, that is all that an email costs."""
+        after = self._without(claimed)
+        while after.status is Status.QUEUED and not self._breaker.passes(after.provider):
+            after = self._without(after)
+        recorded = self._write(claimed.id, self._store.advance, claimed, after)
+        for attempt in after.attempts:
+            if attempt.number >= claimed.attempt:
+                self._tell(claimed, attempt, recorded)
+        return recorded
+
+    def _without(self, email: Email) -> Email:
+        """The email without its provider, whose turn it is, having been asked."""
+        return delivery.pass_over(
+            email,
+            self._breaker.why(email.provider),
+            clock.now(),
+            self._breaker.again_at(email.chain),
             self._policy,
             random.random(),
+            undecided=self._breaker.undecided(email.chain),
         )
-        recorded = self._write(claimed.id, self._store.advance, claimed, after)
-        self._tell(claimed, after.attempts[-1], recorded)
-        return recorded
 
     def _tell(self, claimed: Email, attempt: Attempt, recorded: Email | None) -> None:
         self._observe(

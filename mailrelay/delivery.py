@@ -56,13 +56,23 @@ def conclude(email: Email, attempt: Attempt, now: int, policy: Policy) -> Email:
 
 
 def pass_over(
-    email: Email, reason: str, now: int, again_at: int, policy: Policy, jitter: float
+    email: Email,
+    reason: str,
+    now: int,
+    again_at: int,
+    policy: Policy,
+    jitter: float,
+    *,
+    undecided: bool,
 ) -> Email:
     """The provider whose turn it is is left alone: the next one's turn, and no request.
 
     Where so are all of the chain, the email waits for the first that may be asked again, at
     `again_at`, or up to twice as long, by `jitter` (0 to 1), so that not all come back at once.
-    Nobody was asked, so the chain was not used up; but the retry schedule runs on meanwhile.
+    Nobody was asked, so the chain was not used up; but the retry schedule runs on meanwhile. Where
+    that is over, the email has failed, unless it has not waited yet, or it is `undecided` whether
+    one of them is well again: of many emails that come back together one asks, and it is not for
+    the others to fail meanwhile.
     """
     passed = Attempt(
         number=email.attempt,
@@ -71,7 +81,7 @@ def pass_over(
         code=PASSED_OVER,
         reason=reason,
         started_at=now,
-        duration_ms=0,
+        duration_ms=None,
     )
     ended = replace(email, attempts=(*email.attempts, passed))
     chain = len(email.chain)
@@ -80,18 +90,19 @@ def pass_over(
         return _next_provider(ended, now, policy)
     starts = list(accumulate(policy.retry_schedule, initial=email.started_at))
     cycle = max(email.cycle, sum(start <= now for start in starts) - 1)
-    if cycle == len(policy.retry_schedule):
+    over, waited = cycle == len(policy.retry_schedule), _waited(ended)
+    if over and waited and not undecided:
         return replace(ended, status=Status.FAILED, due_at=None)
-    # It may have waited already: an outage must not make its item grow.
-    before = ended.attempts[: -2 * chain if _waited(ended) else -chain]
-    wait = min(max(again_at - now, 0) * (1 + jitter), LONGEST_WAIT)
+    # An outage must not make its item grow.
+    before = ended.attempts[: -2 * chain if waited else -chain]
+    wait = min(max(again_at - now, 0), LONGEST_WAIT / 2) * (1 + jitter)
     return replace(
         ended,
         status=Status.DEFERRED,
         attempt=email.attempt + 1,
         provider_index=0,
         cycle=cycle,
-        due_at=min(now + round(wait), max(starts[-1], now)),
+        due_at=now + round(wait),
         attempts=(*before, *this_time),
     )
 

@@ -89,6 +89,9 @@ class Hint(NamedTuple):
     request_id: str | None = None
     """What the request is called that sent the email, for whoever reads the logs; no part of it
     decides anything."""
+    key_name: str | None = None
+    """The API key's that sent the email: the queue is fair between keys. It is no part of the
+    message, and not known to whoever received it."""
 
 
 PASSED_OVER = "passed_over"
@@ -107,7 +110,7 @@ class Attempt:
     reason: str
     started_at: int
     duration_ms: int | None
-    """None where nobody was left to measure it: the worker died."""
+    """None where nobody measured it: the worker died, or nobody was asked."""
     message_id: str | None = None
     """What the provider calls the email, if it accepted it."""
 
@@ -182,4 +185,4 @@ class Email:
     @property
     def hint(self) -> Hint:
         """The message that asks a worker for the next attempt."""
-        return Hint(self.id, self.provider_index, self.attempt, self.request_id)
+        return Hint(self.id, self.provider_index, self.attempt, self.request_id, self.key_name)

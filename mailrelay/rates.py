@@ -6,6 +6,7 @@ its threads as want one, in one write, and each thread waits for its own.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -15,14 +16,19 @@ from mailrelay.shared import Shared
 
 _MICROSECONDS = 1_000_000
 
-_HORIZON = 2 * _MICROSECONDS
-"""How far ahead places are given away. Who gets none comes back later, and blocks no thread."""
+_LEAST_HORIZON, _MOST_HORIZON = 2.0, 15.0
+"""Seconds that places are given away ahead. Who gets none blocks no thread, and comes back with a
+sweep: places that are not given away until the next one are not used."""
 
 _MOST_AT_ONCE = _MICROSECONDS
 """How much of a provider's time one reservation takes at most, unless one place is more."""
 
 _GRACE = _MICROSECONDS
 """For how long a place may still be taken after its time."""
+
+_FULL = _MICROSECONDS // 10
+"""For how long a worker believes that all places are taken, so that not each of its emails asks.
+Far less than the horizon: no place is lost by it."""
 
 
 class Turn(Enum):
@@ -37,9 +43,15 @@ class Turn(Enum):
 class Rates:
     """The limits of some providers; one without a limit never waits."""
 
-    def __init__(self, shared: Shared, rates: Mapping[str, float]) -> None:
-        """`rates` has emails a second, by provider."""
-        self._lanes = {name: _Lane(shared, name, rate) for name, rate in rates.items()}
+    def __init__(
+        self, shared: Shared, rates: Mapping[str, float], *, sweep_interval: float
+    ) -> None:
+        """`rates` has emails a second, by provider; `sweep_interval` is in seconds."""
+        horizon = min(max(sweep_interval, _LEAST_HORIZON), _MOST_HORIZON)
+        self._lanes = {
+            name: _Lane(shared, name, rate, round(horizon * _MICROSECONDS))
+            for name, rate in rates.items()
+        }
 
     def wait(self, provider: str, stopping: threading.Event) -> Turn:
         """Wait until one email may go to `provider`; raises `StoreUnavailable`."""
@@ -56,14 +68,17 @@ class Rates:
 class _Lane:
     """The places at one provider that this process has reserved."""
 
-    def __init__(self, shared: Shared, provider: str, rate: float) -> None:
+    def __init__(self, shared: Shared, provider: str, rate: float, horizon: int) -> None:
         self._shared = shared
+        self._horizon = horizon
         self._provider = provider
-        self._step = round(_MICROSECONDS / rate)
+        # Rounded up: a limit is a limit.
+        self._step = math.ceil(_MICROSECONDS / rate)
         self._lock = threading.Lock()
         self._wanted = 0
         self._wanted_lock = threading.Lock()
         self._places: list[int] = []
+        self._full_until = 0
 
     def place(self) -> int | None:
         """When the next request may be made, in microseconds since the epoch."""
@@ -82,9 +97,12 @@ class _Lane:
             place = self._places.pop(0)
             if place > now - _GRACE:
                 return place
+        if now < self._full_until:
+            return None
         count = max(1, min(self._wanted, _MOST_AT_ONCE // self._step))
-        first = self._shared.reserve(self._provider, now, count * self._step, _HORIZON)
+        first = self._shared.reserve(self._provider, now, count * self._step, self._horizon)
         if first is None:
+            self._full_until = now + _FULL
             return None
         self._places = [first + self._step * index for index in range(1, count)]
         return first

@@ -50,7 +50,7 @@ def send(sqs: SQSClient, messages: Sequence[tuple[str, Mapping[str, Any]]]) -> N
     def request(url_and_chunk: tuple[str, Sequence[Any]]) -> list[Any]:
         url, chunk = url_and_chunk
         entries: list[Any] = [
-            {"Id": str(index), "MessageBody": dumps(message)}
+            {"Id": str(index), "MessageBody": dumps(message), **_group(message)}
             for index, message in enumerate(chunk)
         ]
         return list(sqs.send_message_batch(QueueUrl=url, Entries=entries).get("Failed", ()))
@@ -121,6 +121,12 @@ class Deletions:
         if failed := answer.get("Failed"):
             code = failed[0]["Code"]
             log.warning("messages could not be deleted", messages=len(failed), code=code)
+
+
+def _group(message: Mapping[str, Any]) -> dict[str, str]:
+    """Whose message it is, where kombu's convention says so: SQS is fair between groups."""
+    group = message.get("properties", {}).get("MessageGroupId")
+    return {} if group is None else {"MessageGroupId": group}
 
 
 def _tens(entries: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -46,6 +46,9 @@ _SENDER = re.compile(r"\bfrom\b", re.IGNORECASE)
 _DOMAIN = re.compile(r"is not allowed to send", re.IGNORECASE)
 """A 400 about the sender, or about our domain: the message would be fine elsewhere."""
 
+_RECIPIENT = re.compile(r"authorized recipients", re.IGNORECASE)
+"""A domain for tests takes some recipients and not others: "Sandbox subdomains are for test purposes
+only. Please add your own domain or add the address to authorized recipients"."""
 
 _WAIT = re.compile(r"\bafter ([0-9]{1,6}) seconds?\b")
 """How long to wait after a 429, which Mailgun says in prose: "try again after 120 seconds"."""
@@ -119,7 +122,9 @@ def _read(response: BaseHTTPResponse) -> Answer:
     if outcome is Outcome.REJECTED and not _blames_message(message):
         outcome = Outcome.UNAVAILABLE
     answer = refusal(response, outcome, message)
-    if response.status == 400 and _DOMAIN.search(answer.reason):
+    if _RECIPIENT.search(answer.reason):
+        return replace(answer, particular=True)
+    if _DOMAIN.search(answer.reason):
         return replace(answer, particular=False)
     if response.status == 429 and (wait := _WAIT.search(answer.reason)):
         return replace(answer, retry_after=float(wait[1]))

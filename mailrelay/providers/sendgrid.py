@@ -136,17 +136,19 @@ def _read(response: BaseHTTPResponse) -> Answer:
     if _blames_sender(answer):
         # Also a 403: "The from address does not match a verified Sender Identity."
         return replace(refused, particular=True)
-    if response.status == 429 and (wait := _until_reset(response)) is not None:
-        return replace(refused, retry_after=wait)
+    if response.status == 429:
+        wait = max(_until_reset(response), refused.retry_after or 0.0)
+        return replace(refused, retry_after=wait or None)
     return refused
 
 
-def _until_reset(response: BaseHTTPResponse) -> float | None:
-    """Seconds until the time that X-RateLimit-Reset has, in seconds since the epoch."""
+def _until_reset(response: BaseHTTPResponse) -> float:
+    """Seconds until the time that X-RateLimit-Reset has, in seconds since the epoch; 0 if that is
+    over, or there is none."""
     reset = response.headers.get("X-RateLimit-Reset", "")
-    return (
-        max(0.0, int(reset) - clock.now() / 1000) if re.fullmatch("[0-9]{1,12}", reset) else None
-    )
+    if not re.fullmatch("[0-9]{1,12}", reset):
+        return 0.0
+    return max(0.0, int(reset) - clock.now() / 1000)
 
 
 def _accepted(response: BaseHTTPResponse, answer: dict[str, Any]) -> Answer:

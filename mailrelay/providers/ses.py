@@ -66,6 +66,11 @@ moment, so that a part of it comes back all the time."""
 _OF_THE_SENDER = ("MailFromDomainNotVerifiedException",)
 """Errors that only emails of the same sender meet."""
 
+_DENIED = re.compile(r"not authorized .* on resource .*:identity/", re.IGNORECASE)
+"""In an AccessDeniedException: "User … is not authorized to perform `ses:SendEmail' on resource
+`arn:aws:ses:eu-west-1:123456789012:identity/example.com'". The identity is the sender's, and a policy
+may well allow others: who may send as nobody is only asked once too often for each email."""
+
 _NO_CREDENTIALS = (
     NoCredentialsError,
     PartialCredentialsError,
@@ -207,7 +212,9 @@ def _refusal(error: ClientError) -> Answer:
         code,
         text,
         retry_after=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
-        particular=code in _OF_THE_SENDER or (code not in _BY_ERROR and status in OF_THE_EMAIL),
+        particular=code in _OF_THE_SENDER
+        or bool(_DENIED.search(text))
+        or (code not in _BY_ERROR and status in OF_THE_EMAIL),
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from email.utils import format_datetime
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
@@ -27,7 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from mailrelay import providers
+from mailrelay import circuit, providers
 from mailrelay.message import Address, Content, Outcome
 from mailrelay.providers import Answer, Envelope, Provider
 from mailrelay.settings import load
@@ -756,6 +757,190 @@ def test_a_recorded_answer_has_its_outcome(path: Path, recorder: Recorder) -> No
     assert answer.reason
     assert "secret" not in repr(answer)
     assert recorder.requests == 1
+
+
+ABOUT_ONE = {
+    "mailgun": (
+        "400-bad-sender",
+        "400-no-sender",
+        "400-not-mailguns",
+        "403-sandbox-domain",
+        "413-too-large",
+    ),
+    "sendgrid": (
+        "400-bad-reply-to",
+        "400-bad-request",
+        "400-bad-sender",
+        "400-sender-and-recipient",
+        "403-unverified-sender",
+        "413-too-large",
+    ),
+    "ses": (
+        "400-mail-from",
+        "400-no-signature",
+        "400-sender-not-verified",
+        "400-unknown-error",
+        "403-denied",
+    ),
+}
+"""Recorded answers that are `unavailable` and about one email, or one sender: others may fare better.
+
+Each for what it says: a field or a word of it names the sender or the recipient, or its status is
+about what was sent (RFC 9110, section 15.5.1; 413 for its size).
+"""
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
+def test_a_recorded_answer_tells_of_its_provider_or_of_one_email(
+    path: Path, recorder: Recorder
+) -> None:
+    """Who refuses everybody is left alone at once; one bad recipient or sender trips nothing."""
+    recorded = json.loads(path.read_text())
+    name, _, row = path.stem.partition("-")
+    body = recorded["body"]
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    recorder.say(recorded["status"], recorded["headers"], text.encode("utf-8", "surrogateescape"))
+
+    answer = recorder.provider(name).send(ENVELOPE)
+
+    about_one = row in ABOUT_ONE[name] or answer.outcome is Outcome.REJECTED
+    assert circuit.tells(answer) is not about_one
+    assert circuit.fails(answer) is not (about_one or answer.outcome is Outcome.ACCEPTED)
+    at_once = answer.outcome is Outcome.UNAVAILABLE or bool(answer.retry_after)
+    assert circuit.opens(answer, [], 0) is (at_once and not about_one)
+
+
+def test_what_is_about_one_email_was_recorded() -> None:
+    stems = {path.stem for path in RECORDED.glob("*.json")}
+    assert {f"{name}-{row}" for name, rows in ABOUT_ONE.items() for row in rows} <= stems
+
+
+def http_date(seconds: float) -> str:
+    return format_datetime(
+        datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds), usegmt=True
+    )
+
+
+SAID_BY_ALL: dict[str, tuple[Callable[[], dict[str, str]], float | None]] = {
+    "nothing": (dict, None),
+    "seconds": (lambda: {"Retry-After": "120"}, 120),
+    "a date": (lambda: {"Retry-After": http_date(120)}, 120),
+    "a date that is over": (lambda: {"Retry-After": http_date(-120)}, None),
+    "now": (lambda: {"Retry-After": "0"}, None),
+    "next year": (lambda: {"Retry-After": "31536000"}, 21_600),
+    "neither": (lambda: {"Retry-After": "soon"}, None),
+    "too many digits": (lambda: {"Retry-After": "9" * 5000}, None),
+    "a date that never is": (lambda: {"Retry-After": "Fri, 99 Foo 99999 99:99:99 GMT"}, None),
+}
+"""What a provider may say in Retry-After, and for how many seconds it then wants to be left alone."""
+
+
+@each_provider
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("headers", "wait"), SAID_BY_ALL.values(), ids=SAID_BY_ALL)
+def test_a_provider_says_when_to_come_again(
+    name: str,
+    status: int,
+    headers: Callable[[], dict[str, str]],
+    wait: float | None,
+    recorder: Recorder,
+) -> None:
+    """In the words of RFC 9110, section 10.2.3."""
+    recorder.say(status, {"Content-Type": "application/json", **headers()}, b"{}")
+    answer = recorder.provider(name).send(ENVELOPE)
+
+    assert answer.outcome is Outcome.RETRY
+    assert (answer.retry_after or None) == (wait and pytest.approx(wait, abs=30))
+    assert circuit.opens(answer, [], 0) is (wait is not None)
+
+
+SAID_BY_ONE: dict[str, tuple[str, int, dict[str, Any], dict[str, Any], float | None]] = {
+    # "try again after N seconds" is all that Mailgun says of it.
+    "mailgun in prose": (
+        "mailgun",
+        429,
+        {},
+        {"message": "Too many requests, try again after 120 seconds"},
+        120,
+    ),
+    "mailgun, one second": ("mailgun", 429, {}, {"message": "Please try after 1 second."}, 1),
+    "mailgun, and a shorter header": (
+        "mailgun",
+        429,
+        {"Retry-After": "5"},
+        {"message": "try again after 120 seconds"},
+        120,
+    ),
+    "mailgun, of something else": ("mailgun", 429, {}, {"message": "after 3000 requests"}, None),
+    "mailgun, elsewhere": ("mailgun", 503, {}, {"message": "try again after 120 seconds"}, None),
+    "sendgrid's reset": ("sendgrid", 429, {"X-RateLimit-Reset": 90}, {}, 90),
+    "sendgrid's reset that is over": ("sendgrid", 429, {"X-RateLimit-Reset": -90}, {}, None),
+    "sendgrid's reset that is over, and a header": (
+        "sendgrid",
+        429,
+        {"X-RateLimit-Reset": -90, "Retry-After": "60"},
+        {},
+        60,
+    ),
+    "sendgrid's reset, and a shorter header": (
+        "sendgrid",
+        429,
+        {"X-RateLimit-Reset": 90, "Retry-After": "1"},
+        {},
+        90,
+    ),
+    "sendgrid's strange reset": ("sendgrid", 429, {"X-RateLimit-Reset": "soon"}, {}, None),
+    "ses, throttled": (
+        "ses",
+        429,
+        {"x-amzn-ErrorType": "TooManyRequestsException"},
+        {"message": "Maximum sending rate exceeded."},
+        None,
+    ),
+    "ses's daily quota": (
+        "ses",
+        429,
+        {"x-amzn-ErrorType": "TooManyRequestsException"},
+        {"message": "Daily message quota exceeded."},
+        3600,
+    ),
+}
+"""What only one of them says: headers (a reset in seconds from now), body, and the wait."""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "headers", "body", "wait"), SAID_BY_ONE.values(), ids=SAID_BY_ONE
+)
+def test_a_provider_says_in_its_own_way_when_to_come_again(
+    name: str,
+    status: int,
+    headers: dict[str, Any],
+    body: dict[str, Any],
+    wait: float | None,
+    recorder: Recorder,
+) -> None:
+    said = {
+        key: str(round(time.time()) + value) if isinstance(value, int) else value
+        for key, value in headers.items()
+    }
+    recorder.say(status, {"Content-Type": "application/json", **said}, json.dumps(body).encode())
+    answer = recorder.provider(name).send(ENVELOPE)
+
+    assert (answer.retry_after or None) == (wait and pytest.approx(wait, abs=30 if said else 0))
+    assert circuit.opens(answer, [], 0) is (wait is not None)
+
+
+@each_provider
+def test_what_is_never_sent_tells_nothing_of_the_provider(name: str) -> None:
+    """An address that SES, and a text that SendGrid's own package, cannot express."""
+    strange = {
+        "ses": replace(ENVELOPE, to=Address("zoë@example.org")),
+        "sendgrid": replace(ENVELOPE, content=Content(plain="SG.anyone.may write that")),
+    }
+    answer = provider_at(name, "http://127.0.0.1:1").send(strange.get(name, ENVELOPE))
+
+    # Mailgun sends everything, and nobody is there.
+    assert circuit.fails(answer) is (name == "mailgun")
 
 
 STRANGE = {

@@ -39,11 +39,24 @@ def own_aws(logs: Path, tmp_path: Path) -> Iterator[LocalAws]:
     aws.stop()
 
 
-@pytest.fixture(scope="module")
-def stack(make_stack: MakeStack) -> Stack:
-    """A whole relay, running; without Flower, which only those need who look at it."""
+def _whole(make_stack: MakeStack) -> Stack:
     stack = make_stack()
     for part in procfile():
         if part != "flower":
             stack.start(part)
     return stack
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: MakeStack) -> Stack:
+    """A whole relay, running; without Flower, which only those need who look at it.
+
+    All tests of a module share it, and five failures within 30 s have it leave a provider alone.
+    """
+    return _whole(make_stack)
+
+
+@pytest.fixture
+def own_stack(make_stack: MakeStack) -> Stack:
+    """The same for one test, in which providers fail several times."""
+    return _whole(make_stack)

@@ -59,8 +59,9 @@ def test_a_failing_provider_is_passed_over(stack: Stack, sandbox: Sandbox) -> No
 
 
 def test_an_email_is_deferred_while_all_are_down_and_sent_when_one_is_back(
-    stack: Stack, sandbox: Sandbox
+    own_stack: Stack, sandbox: Sandbox
 ) -> None:
+    stack = own_stack
     for provider in ("mailgun", "ses", "sendgrid"):
         sandbox.fault(provider, "status", status=503)
     batch = stack.send("pedro@example.org")
@@ -79,8 +80,9 @@ def test_an_email_is_deferred_while_all_are_down_and_sent_when_one_is_back(
 
 
 def test_an_email_fails_with_a_reason_when_the_schedule_is_used_up(
-    stack: Stack, sandbox: Sandbox
+    own_stack: Stack, sandbox: Sandbox
 ) -> None:
+    stack = own_stack
     batch = stack.send("mailgun-503+ses-503+sendgrid-503@example.org")
 
     email = stack.wait(f"{batch}-0", "failed")

@@ -40,7 +40,7 @@ def a_courier(
         store,
         providers,
         breaker or a_breaker(settings),
-        rates or Rates(FakeShared(), {}),
+        rates or Rates(FakeShared(), {}, sweep_interval=10),
         policy or assembly.policy(settings),
         observe,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +14,15 @@ from structlog.testing import capture_logs
 from mailrelay import assembly, clock, delivery
 from mailrelay.courier import Courier
 from mailrelay.message import Content, Email, Hint, Outcome, Status
+from mailrelay.observation import AttemptEnded, CircuitChanged, Observation
 from mailrelay.providers import Answer
+from mailrelay.rates import Rates
 from mailrelay.settings import Settings, load
 from mailrelay.store import Store, StoreUnavailable
 from tests.support.aws import AWS_CREDENTIALS
-from tests.support.couriers import a_courier
-from tests.support.fakes import FakeProvider, FakeQueue
+from tests.support.couriers import a_breaker, a_courier
+from tests.support.fakes import FakeProvider, FakeQueue, FakeShared
+from tests.support.processes import wait_for
 from tests.support.records import CHAIN, CONTENT, a_batch, an_email
 from tests.support.threads import at_once
 
@@ -66,7 +70,7 @@ def test_a_failed_attempt_asks_for_the_next_provider_with_the_same_message_id(
 
     following = courier.deliver(email.hint)
 
-    assert following == Hint(email.id, provider_index=1, attempt=2)
+    assert following == Hint(email.id, 1, 2, key_name=email.key_name)
     assert courier.deliver(following) is None
     first, second = (providers[name].envelopes[0] for name in ("mailgun", "ses"))
     assert first == second
@@ -332,6 +336,268 @@ def test_a_claim_that_took_most_of_the_lease_sends_nothing(
     assert following is not None
     assert following.provider_index == 1
     assert providers["mailgun"].envelopes == []
+
+
+REFUSED = Answer(Outcome.UNAVAILABLE, "401", "bad key")
+
+
+class Health:
+    """What a courier knows of its providers, which a test turns, and what it told."""
+
+    def __init__(
+        self, settings: Settings, store: Store, providers: dict[str, FakeProvider]
+    ) -> None:
+        self._providers = providers
+        self.store = store
+        self.shared = FakeShared()
+        self.told: list[Observation] = []
+        self.breaker = a_breaker(settings, self.shared, self.told.append)
+        self.courier = a_courier(
+            store, providers, settings, breaker=self.breaker, observe=self.told.append
+        )
+
+    def fail(self, *names: str) -> None:
+        """Have these providers refuse everybody, and be known for it."""
+        for name in names:
+            self._providers[name].answer = REFUSED
+            entered = self.breaker.enter(name)
+            assert entered is not None
+            self.breaker.leave(entered, REFUSED)
+
+    def pause_ends(self) -> None:
+        for name, circuit in self.shared.known.items():
+            self.shared.known[name] = replace(circuit, until=clock.now())
+        self.breaker._read_at = float("-inf")
+
+    @property
+    def asked(self) -> list[str]:
+        """Who got requests."""
+        return [name for name, provider in self._providers.items() if provider.envelopes]
+
+    def email(self, email: Email) -> Email:
+        found = self.store.email(email.id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def health(settings: Settings, store: Store, providers: dict[str, FakeProvider]) -> Health:
+    return Health(settings, store, providers)
+
+
+def test_a_provider_that_is_left_alone_is_passed_over_at_once_and_costs_no_request(
+    health: Health,
+) -> None:
+    """There is no message in between, and the email says what happened."""
+    health.fail("mailgun", "ses")
+    email = stored(health.store)
+
+    assert health.courier.deliver(email.hint) is None
+
+    assert health.asked == ["sendgrid"]
+    sent = health.email(email)
+    assert sent.status is Status.SENT
+    assert [(each.number, each.provider, each.code) for each in sent.attempts] == [
+        (1, "mailgun", "passed_over"),
+        (2, "ses", "passed_over"),
+        (3, "sendgrid", "200"),
+    ]
+    assert "unavailable 401" in sent.attempts[0].reason
+    assert delivery.retries(sent) == 0
+    ended = [what for what in health.told if isinstance(what, AttemptEnded)]
+    assert [what.attempt.number for what in ended] == [1, 2, 3]
+
+
+def test_an_email_waits_while_all_of_its_chain_are_left_alone(
+    health: Health, providers: dict[str, FakeProvider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes two writes, and no message."""
+    health.fail(*CHAIN)
+    email = stored(health.store)
+    writes: list[str] = []
+    for name in ("claim", "advance"):
+        write = getattr(health.store, name)
+        monkeypatch.setattr(
+            health.store,
+            name,
+            lambda *what, write=write, name=name: writes.append(name) or write(*what),
+        )
+
+    assert health.courier.deliver(email.hint) is None
+
+    waits = health.email(email)
+    assert (waits.status, waits.cycle, waits.attempt) == (Status.DEFERRED, 0, 4)
+    assert waits.due_at is not None
+    assert waits.due_at > clock.now() + 5_000
+    assert writes == ["claim", "advance"]
+    assert health.asked == []
+
+
+def test_of_the_emails_that_come_once_a_pause_is_over_one_asks(
+    health: Health, providers: dict[str, FakeProvider]
+) -> None:
+    """While it waits for its answer the others go to the next provider."""
+    health.fail("mailgun")
+    health.pause_ends()
+    asked, answers = threading.Event(), threading.Event()
+
+    def slowly() -> Answer:
+        asked.set()
+        assert answers.wait(10)
+        return Answer(Outcome.ACCEPTED, "200")
+
+    providers["mailgun"].answer = slowly
+    first, second, third = stored(health.store), stored(health.store), stored(health.store)
+    probe = threading.Thread(target=health.courier.deliver, args=(first.hint,))
+    probe.start()
+    assert asked.wait(10)
+    health.courier.deliver(second.hint)
+    answers.set()
+    probe.join(10)
+    health.courier.deliver(third.hint)
+
+    assert [len(providers[name].envelopes) for name in CHAIN] == [2, 1, 0]
+    changes = [what.after.state for what in health.told if isinstance(what, CircuitChanged)]
+    assert changes == ["open", "half_open", "closed"]
+
+
+def test_an_answer_is_written_down_before_anybody_is_told_of_the_provider(
+    health: Health, settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong with the circuits, no email is sent twice for it."""
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(health.breaker, "leave", broken)
+    email = stored(store)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        health.courier.deliver(email.hint)
+
+    assert health.email(email).status is Status.SENT
+
+
+@pytest.mark.parametrize("index", [-1, 3, 1000])
+def test_a_hint_for_a_provider_that_is_not_in_the_chain_is_void(
+    health: Health, index: int
+) -> None:
+    email = stored(health.store)
+
+    assert health.courier.deliver(email.hint._replace(provider_index=index)) is None
+
+    assert health.email(email) == email
+    assert health.asked == []
+
+
+@pytest.fixture
+def busy(
+    settings: Settings, store: Store, providers: dict[str, FakeProvider]
+) -> Iterator[Callable[[float], Courier]]:
+    """Makes a courier that may ask mailgun the more often after so many seconds."""
+    couriers: list[Courier] = []
+
+    def make(seconds: float) -> Courier:
+        shared = FakeShared()
+        shared.reserved["mailgun"] = clock.now() * 1000 + round(seconds * 1_000_000)
+        rates = Rates(shared, {"mailgun": 10}, sweep_interval=2)
+        couriers.append(a_courier(store, providers, settings, rates=rates))
+        return couriers[-1]
+
+    yield make
+    for courier in couriers:
+        courier.stop()
+
+
+def test_a_rate_that_is_used_up_neither_fails_an_email_nor_fails_it_over(
+    busy: Callable[[float], Courier], store: Store, providers: dict[str, FakeProvider]
+) -> None:
+    """It stays queued for the same attempt, and the sweep finds it soon."""
+    email = stored(store)
+
+    assert busy(60).deliver(email.hint) is None
+
+    waits = store.email(email.id)
+    assert waits is not None
+    assert (waits.status, waits.hint, waits.attempts) == (Status.QUEUED, email.hint, ())
+    assert waits.due_at is not None
+    assert clock.now() + 1_000 < waits.due_at <= clock.now() + 7_500
+    assert all(not provider.envelopes for provider in providers.values())
+    due = [
+        found for shard in range(8) for page in store.due(shard, waits.due_at) for found in page
+    ]
+    assert due == [waits]
+
+
+@pytest.mark.parametrize(
+    ("age", "least", "most"), [(40_000, 10_000, 30_000), (10**9, 30_000, 90_000)]
+)
+def test_an_email_that_has_waited_for_long_is_put_off_for_longer(
+    busy: Callable[[float], Courier], store: Store, age: int, least: int, most: int
+) -> None:
+    email = stored(store, created_at=clock.now() - age)
+    before = clock.now()
+
+    busy(60).deliver(email.hint)
+
+    waits = store.email(email.id)
+    assert waits is not None
+    assert waits.due_at is not None
+    assert before + least <= waits.due_at <= clock.now() + most + 1_000
+
+
+def test_an_email_waits_for_its_place_without_being_held(
+    busy: Callable[[float], Courier], store: Store, providers: dict[str, FakeProvider]
+) -> None:
+    """A lease begins with the request, not with the queue before it."""
+    email = stored(store)
+    courier = busy(0.5)
+    at = clock.now()
+
+    courier.deliver(email.hint)
+
+    sent = store.email(email.id)
+    assert sent is not None
+    assert sent.status is Status.SENT
+    assert sent.last_attempt_at is not None
+    assert sent.last_attempt_at >= at + 400
+
+
+def test_a_process_that_is_ending_gives_its_hint_back_even_while_it_waits_for_a_place(
+    busy: Callable[[float], Courier], store: Store, providers: dict[str, FakeProvider]
+) -> None:
+    """Nobody holds the email then, so another process may send it at once."""
+    email = stored(store)
+    courier = busy(1.9)
+    returned: list[Hint | None] = []
+    waiting = threading.Thread(target=lambda: returned.append(courier.deliver(email.hint)))
+    waiting.start()
+    lane = courier._rates._lanes["mailgun"]
+    wait_for(lambda: lane._shared.reservations, "it has reserved its place")
+    courier.stop()
+    waiting.join(10)
+
+    assert returned == [email.hint]
+    assert courier.deliver(email.hint) == email.hint
+    assert store.email(email.id) == email
+    assert all(not provider.envelopes for provider in providers.values())
+
+
+def test_who_is_passed_over_needs_no_place(
+    settings: Settings, store: Store, providers: dict[str, FakeProvider]
+) -> None:
+    shared = FakeShared()
+    breaker = a_breaker(settings, shared)
+    entered = breaker.enter("mailgun")
+    assert entered is not None
+    breaker.leave(entered, REFUSED)
+    rates = Rates(shared, {"mailgun": 10}, sweep_interval=2)
+    email = stored(store)
+
+    a_courier(store, providers, settings, breaker=breaker, rates=rates).deliver(email.hint)
+
+    assert shared.reservations == []
+    assert len(providers["ses"].envelopes) == 1
 
 
 class Flaky:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import event, given, settings
@@ -80,7 +81,7 @@ def test_a_failed_attempt_is_followed_by_the_next_provider_at_once(outcome: Outc
     following = after(queued(), outcome)
 
     assert following.status is Status.QUEUED
-    assert following.hint == Hint(following.id, provider_index=1, attempt=2)
+    assert following.hint == Hint(following.id, 1, 2, key_name=following.key_name)
     assert following.due_at == NOW + 5 + POLICY.message_ttl
     assert delivery.retries(following) == 1
 
@@ -126,7 +127,7 @@ def test_a_deferred_email_begins_its_chain_again_when_its_time_has_come() -> Non
     woken = delivery.wake(deferred, NOW + 70_000, POLICY)
 
     assert woken.status is Status.QUEUED
-    assert woken.hint == Hint(woken.id, provider_index=0, attempt=4)
+    assert woken.hint == Hint(woken.id, 0, 4, key_name=woken.key_name)
 
 
 def test_an_email_whose_worker_died_counts_as_unanswered() -> None:
@@ -160,6 +161,186 @@ def test_an_acceptance_that_comes_after_the_lease_still_ends_the_email(policy: P
     assert delivery.acceptance(sent) == late
     assert [each.number for each in sent.attempts] == list(range(1, len(sent.attempts) + 1))
     assert delivery.retries(sent) == len(sent.attempts) - 1
+
+
+SCHEDULE_ENDS = NOW + sum(POLICY.retry_schedule)
+
+
+def passed_over(
+    email: Email,
+    now: int = NOW,
+    again_at: int = NOW + 10_000,
+    jitter: float = 0.0,
+    undecided: bool = False,
+) -> Email:
+    """The email after one more of its chain was left alone."""
+    held = claimed(email, now, POLICY.lease)
+    return delivery.pass_over(
+        held, "left alone", now, again_at, POLICY, jitter, undecided=undecided
+    )
+
+
+def chain_passed_over(email: Email, now: int = NOW, **kwargs: Any) -> Email:
+    """The email after all of its chain, from the one whose turn it is, were left alone."""
+    for _ in email.chain[email.provider_index :]:
+        email = passed_over(email, now, **kwargs)
+    return email
+
+
+def woken(email: Email, now: int | None = None) -> Email:
+    """The email when the sweep has found it due."""
+    at = email.due_at if now is None else now
+    assert at is not None
+    return delivery.wake(email, at, POLICY)
+
+
+def test_a_provider_that_is_left_alone_is_followed_by_the_next_and_asked_nothing() -> None:
+    following = passed_over(queued())
+
+    assert following.hint == Hint(following.id, provider_index=1, attempt=2)
+    assert following.due_at == NOW + POLICY.message_ttl
+    (attempt,) = following.attempts
+    assert attempt == Attempt(
+        1, "mailgun", Outcome.UNAVAILABLE, "passed_over", "left alone", NOW, None
+    )
+    assert delivery.retries(following) == 0
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_a_chain_of_which_one_was_asked_is_used_up(asked: int) -> None:
+    email = queued()
+    for index in range(len(CHAIN)):
+        email = after(email, Outcome.RETRY) if index == asked else passed_over(email)
+
+    assert (email.status, email.cycle, email.attempt) == (Status.DEFERRED, 1, 4)
+    assert email.due_at in (NOW + 60_000, NOW + 5 + 60_000)
+    assert delivery.retries(email) == 1
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_where_all_of_a_chain_are_left_alone_the_email_waits_and_uses_up_nothing(
+    length: int,
+) -> None:
+    email = chain_passed_over(queued(chain=CHAIN[:length]))
+
+    assert (email.status, email.cycle, email.provider_index) == (Status.DEFERRED, 0, 0)
+    assert email.due_at == NOW + 10_000
+    assert email.attempt == length + 1
+    assert [each.provider for each in email.attempts] == list(CHAIN[:length])
+    assert delivery.retries(email) == 0
+    assert woken(email).hint == Hint(email.id, 0, length + 1)
+
+
+@pytest.mark.parametrize(
+    ("again_in", "jitter", "wait"),
+    [
+        (10_000, 0.0, 10_000),
+        (10_000, 0.5, 15_000),
+        (10_000, 1.0, 20_000),
+        (-5, 0.5, 0),
+        (21_600_000, 0.0, delivery.LONGEST_WAIT // 2),
+        (21_600_000, 1.0, delivery.LONGEST_WAIT),
+    ],
+)
+def test_waiting_ends_by_chance_so_that_not_all_come_back_at_once(
+    again_in: int, jitter: float, wait: int
+) -> None:
+    """Also where the wait is cut short."""
+    policy = replace(POLICY, retry_schedule=(86_400_000,))
+    email = queued(chain=("mailgun",))
+    waits = delivery.pass_over(
+        email, "left alone", NOW, NOW + again_in, policy, jitter, undecided=False
+    )
+
+    assert waits.due_at == NOW + wait
+
+
+def test_an_item_does_not_grow_while_its_email_waits() -> None:
+    email = after(after(after(queued(), Outcome.RETRY), Outcome.RETRY), Outcome.RETRY)
+    for _ in range(20):
+        assert email.due_at is not None
+        now = email.due_at
+        email = chain_passed_over(woken(email), now, again_at=now + 1000)
+
+    assert [attempt.passed_over for attempt in email.attempts] == [False] * 3 + [True] * 3
+    assert [attempt.number for attempt in email.attempts] == [1, 2, 3, 61, 62, 63]
+    assert email.attempt == 64
+    assert delivery.retries(email) == 3
+
+
+def test_the_schedule_runs_on_while_an_email_waits() -> None:
+    """What was asked for ten minutes in an outage is asked less often afterwards, not as at first."""
+    waits = chain_passed_over(queued())
+    late = NOW + 61_000
+    email = woken(waits, late)
+    for _ in CHAIN:
+        held = claimed(email, late, POLICY.lease)
+        email = delivery.conclude(held, attempt_of(held, Outcome.RETRY), late, POLICY)
+
+    assert (email.status, email.cycle) == (Status.DEFERRED, 1)
+    assert email.due_at == max(NOW + 60_000, late)
+
+
+def test_an_email_that_finds_all_left_alone_after_its_schedule_has_failed() -> None:
+    """It has waited for the first of them, and not just until its schedule was over."""
+    now = SCHEDULE_ENDS - 3_000
+    email = chain_passed_over(woken(chain_passed_over(queued()), now), now, again_at=now + 10_000)
+    assert (email.status, email.due_at, email.cycle) == (Status.DEFERRED, now + 10_000, 1)
+
+    ended = chain_passed_over(woken(email), now + 10_000)
+    assert (ended.status, ended.due_at) == (Status.FAILED, None)
+    error = delivery.last_error(ended)
+    assert error is not None
+    assert error.passed_over
+    assert delivery.retries(ended) == 0
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_an_email_that_comes_after_its_schedule_waits_once(asked: bool) -> None:
+    """All the workers were away, or it has been asked each time: a probe may be under way."""
+    now = SCHEDULE_ENDS + 5_000
+    email = queued(cycle=2, attempt=7) if asked else queued()
+    waits = chain_passed_over(email, now, again_at=now + 10_000, jitter=0.5)
+    assert (waits.status, waits.due_at) == (Status.DEFERRED, now + 15_000)
+
+    sent = after(woken(waits), Outcome.ACCEPTED)
+    assert sent.status is Status.SENT
+    ended = chain_passed_over(woken(waits), now + 15_000)
+    assert (ended.status, ended.due_at) == (Status.FAILED, None)
+
+
+def test_no_email_fails_while_one_of_its_chain_is_tried() -> None:
+    """A backlog comes back together, one of it asks, and all the others would fail meanwhile."""
+    now = SCHEDULE_ENDS + 20_000
+    waits = chain_passed_over(queued(), SCHEDULE_ENDS)
+    again = chain_passed_over(woken(waits, now), now, again_at=now + 10_000, undecided=True)
+    assert (again.status, again.due_at) == (Status.DEFERRED, now + 10_000)
+    assert len(again.attempts) == len(CHAIN)
+
+    assert after(woken(again), Outcome.ACCEPTED).status is Status.SENT
+    assert chain_passed_over(woken(again), now + 10_000).status is Status.FAILED
+
+
+def test_a_chain_that_is_asked_after_its_schedule_is_not_begun_again() -> None:
+    now = SCHEDULE_ENDS + 5_000
+    email = woken(chain_passed_over(queued(), now))
+    for _ in CHAIN:
+        email = after(email, Outcome.RETRY)
+
+    assert (email.status, email.due_at) == (Status.FAILED, None)
+
+
+def test_an_acceptance_that_comes_after_waiting_still_ends_the_email() -> None:
+    held = claimed(queued(), NOW, POLICY.lease)
+    late = replace(attempt_of(held, Outcome.ACCEPTED), message_id="<id@provider.example>")
+    abandoned = delivery.wake(held, NOW + 40_000, POLICY)
+    email = chain_passed_over(woken(chain_passed_over(abandoned, NOW + 40_000), NOW + 100_000))
+
+    sent = delivery.accepted_late(email, late)
+
+    assert (sent.status, sent.due_at) == (Status.SENT, None)
+    assert delivery.acceptance(sent) == late
+    assert delivery.retries(sent) == 0
 
 
 @dataclass
@@ -206,6 +387,23 @@ class World:
         if self.email is held:
             self.change(concluded)
 
+    def pass_over(self, again_in: int, jitter: float, undecided: bool = False) -> None:
+        """A worker finds that the provider is left alone."""
+        if not self.held:
+            return
+        held = self.held.pop()
+        passed = delivery.pass_over(
+            held,
+            "left alone",
+            self.now,
+            self.now + again_in,
+            self.policy,
+            jitter,
+            undecided=undecided,
+        )
+        if self.email is held:
+            self.change(passed)
+
     def crash(self, sent: bool) -> None:
         """A worker dies, before its request or after it."""
         if self.held:
@@ -216,10 +414,10 @@ class World:
     def lose(self) -> None:
         self.messages.clear()
 
-    def sweep(self) -> None:
-        """Time passes until the email is due, and the sweep finds it."""
+    def sweep(self, late: int) -> None:
+        """Time passes until the email is due, and the sweep finds it, `late` or not."""
         if self.email.due_at is not None:
-            self.now = max(self.now, self.email.due_at)
+            self.now = max(self.now, self.email.due_at) + late
             # A worker that lives answers within its lease; whoever is still out there is dead.
             if self.email.status is Status.SENDING:
                 self.held.clear()
@@ -231,13 +429,19 @@ class World:
 
 
 OUTCOMES = st.sampled_from([*Outcome])
+LEFT_ALONE = st.tuples(st.integers(-60_000, 21_600_000), st.floats(0, 1))
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("receive"), st.integers(0, 5), st.booleans()),
         st.tuples(st.just("answer"), OUTCOMES),
+        st.tuples(st.just("pass_over")).flatmap(
+            lambda name: st.tuples(LEFT_ALONE, st.booleans()).map(
+                lambda alone: (*name, *alone[0], alone[1])
+            )
+        ),
         st.tuples(st.just("crash"), st.booleans()),
         st.tuples(st.just("lose")),
-        st.tuples(st.just("sweep")),
+        st.tuples(st.just("sweep"), st.integers(0, 1000) | st.integers(0, 86_400_000)),
     ),
     max_size=80,
 )
@@ -257,36 +461,46 @@ POLICIES = st.builds(
     policy=POLICIES,
     length=st.integers(1, 3),
     steps=STEPS,
-    finally_=st.lists(OUTCOMES, min_size=1, max_size=3),
+    finally_=st.lists(OUTCOMES | LEFT_ALONE, min_size=1, max_size=4),
 )
 def test_whatever_happens_an_email_ends_within_the_schedule(
-    policy: Policy, length: int, steps: list[tuple[object, ...]], finally_: list[Outcome]
+    policy: Policy, length: int, steps: list[tuple[object, ...]], finally_: list[Any]
 ) -> None:
-    """Any sequence of outcomes, crashes, lost, late and doubled messages, then none."""
+    """Any sequence of outcomes, crashes, lost, late and doubled messages, then none.
+
+    And any of providers that are left alone.
+    """
     world = World(policy, queued(chain=CHAIN[:length]))
     world.change(world.email)
     for name, *arguments in steps:
         getattr(world, str(name))(*arguments)
         _check(world)
-    # From here on nothing more goes wrong than providers failing.
-    passes = len(policy.retry_schedule) + 1
-    for turn in range(passes * length * 3 + 3):
+    # From here on nothing more goes wrong than providers failing, or being left alone.
+    passes, schedule = len(policy.retry_schedule) + 1, sum(policy.retry_schedule)
+    late = schedule // 10 + 1
+    for turn in range((passes + 10) * length * 3 + 3):
         if world.over:
             break
         world.receive(0, keep=False)
-        world.answer(finally_[turn % len(finally_)])
+        end = finally_[turn % len(finally_)]
+        if isinstance(end, Outcome):
+            world.answer(end)
+        else:
+            world.pass_over(*end)
         _check(world)
         if not world.messages and not world.held:
-            world.sweep()
+            world.sweep(late)
     event(f"ends {world.email.status}")
 
     assert world.over
     assert world.email.status in (Status.SENT, Status.FAILED, Status.UNKNOWN)
     if world.email.status is Status.UNKNOWN:
         assert policy.avoid_duplicates
-    if world.email.status is Status.FAILED:
-        rejected = world.email.attempts[-1].outcome is Outcome.REJECTED
-        assert rejected or len(world.email.attempts) == passes * length
+    attempts = world.email.attempts
+    if world.email.status is Status.FAILED and attempts[-1].outcome is not Outcome.REJECTED:
+        assert world.now >= NOW + schedule
+        if not any(attempt.passed_over for attempt in attempts):
+            assert len(attempts) == passes * length
 
 
 def _check(world: World) -> None:
@@ -296,7 +510,19 @@ def _check(world: World) -> None:
     # The attempt number only grows, and each is used once.
     assert world.seen == sorted(world.seen)
     numbers = [attempt.number for attempt in email.attempts]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == sorted(set(numbers))
+    # Whoever was asked stands there, and of the times that nobody was, one between two others.
+    assert delivery.retries(email) + (email.status is Status.SENT) <= len(email.chain) * (
+        len(world.policy.retry_schedule) + 1
+    )
+    assert len(email.attempts) <= 2 * len(email.chain) * (len(world.policy.retry_schedule) + 1) + (
+        len(email.chain)
+    )
+    # It waits no longer than the longest wait of all.
+    if email.status is Status.DEFERRED:
+        longest = max(*world.policy.retry_schedule, 0, delivery.LONGEST_WAIT)
+        assert email.due_at is not None
+        assert email.due_at <= world.now + longest
     # What is open is due; what is over is not.
     assert (email.due_at is None) == (email.status in (Status.SENT, Status.FAILED, Status.UNKNOWN))
     # Accepted and rejected end it at once.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrelay.clock import rfc3339
-from mailrelay.message import Attempt, Email, Outcome, Status
+from mailrelay.message import PASSED_OVER, Attempt, Email, Outcome, Status
 from mailrelay.relay import Accepted, BatchView
 from mailrelay.web import representations
 from tests.support.records import a_batch, an_attempt, an_email
@@ -116,3 +116,27 @@ def test_accepted() -> None:
 def test_cursor() -> None:
     """The cursor is a text, which clients hand back as it is."""
     assert representations.batch(BatchView(a_batch(), Counter(), [], 100))["nextCursor"] == "100"
+
+
+def test_a_provider_that_was_passed_over_is_shown_and_is_no_retry() -> None:
+    """With no duration, and as the error of what waits; the end of the wait is the next attempt."""
+    email = _email(Status.DEFERRED, Outcome.RETRY, Outcome.UNAVAILABLE, Outcome.UNAVAILABLE)
+    passed = {"code": PASSED_OVER, "reason": "left alone", "duration_ms": None}
+    attempts = [email.attempts[0], *(replace(each, **passed) for each in email.attempts[1:])]
+    due_at = email.created_at + 10_000
+
+    shown = representations.email(replace(email, attempts=tuple(attempts), due_at=due_at))
+
+    assert shown["retries"] == 1
+    assert shown["nextAttemptAt"] == rfc3339(due_at)
+    assert shown["error"] == {
+        "code": "passed_over",
+        "reason": "left alone",
+        "provider": "sendgrid",
+    }
+    last = shown["attempts"][-1]
+    assert (last["outcome"], last["code"], last["durationMs"]) == (
+        "unavailable",
+        "passed_over",
+        None,
+    )
