@@ -28,6 +28,7 @@ def policy(settings: Settings) -> Policy:
         longest_send=round(settings.longest_send * 1000),
         retry_schedule=tuple(round(delay * 1000) for delay in settings.retry_schedule),
         longest_life=round(settings.longest_life * 1000),
+        rate_patience=round(settings.rate_patience * 1000),
         avoid_duplicates=settings.avoid_duplicates,
     )
 

@@ -49,6 +49,11 @@ _SHORTEST_WAIT = 5000
 """Milliseconds that an email waits at least, on average, which is over its provider's rate."""
 
 
+_OVER_ITS_RATE = Answer(
+    Outcome.RETRY, "over_its_rate", "waited too long for the provider's rate", particular=True
+)
+"""Not asked: an email that waited on would be removed before it is over."""
+
 _NOTHING = (None, False)
 """No hint is left to follow: the email is over, somebody else's, or due later."""
 
@@ -119,12 +124,13 @@ class Courier:
             return _NOTHING
         provider = batch.chain[hint.provider_index]
         passes = self._breaker.passes(provider)
-        if passes and (turn := self._rates.wait(provider, self._stopping)) is not Turn.COME:
-            if turn is Turn.STOPPED:
-                return hint, False
+        turn = self._rates.wait(provider, self._stopping) if passes else Turn.COME
+        if turn is Turn.STOPPED:
+            return hint, False
+        now = clock.now()
+        if turn is Turn.TOO_FAR and now - batch.created_at < self._policy.rate_patience:
             self._put_off(hint, batch)
             return _NOTHING
-        now = clock.now()
         claimed = self._store.claim(hint, now, now + self._policy.lease)
         if claimed is None:
             _say_void(hint)
@@ -132,7 +138,7 @@ class Courier:
         circuit = self._breaker.enter(provider) if passes else None
         if circuit is None:
             return _following(self._pass_over(claimed)), True
-        attempt, answer = self._attempt(claimed, batch, content)
+        attempt, answer = self._attempt(claimed, batch, content, turn)
         # First of all: an answer that is not written down is lost.
         recorded = self._record(claimed, attempt)
         self._breaker.leave(circuit, answer)
@@ -183,10 +189,10 @@ class Courier:
         )
 
     def _attempt(
-        self, email: Email, batch: Batch, content: Content | None
+        self, email: Email, batch: Batch, content: Content | None, turn: Turn
     ) -> tuple[Attempt, Answer]:
         started_at, started = clock.now(), time.monotonic()
-        answer = self._ask(email, batch, content)
+        answer = _OVER_ITS_RATE if turn is Turn.TOO_FAR else self._ask(email, batch, content)
         attempt = Attempt(
             number=email.attempt,
             provider=email.provider,

@@ -39,6 +39,8 @@ class Policy:
     """From each exhausted chain to its next start; after the last the email fails."""
     longest_life: int
     """How long an email may be open; less than it is kept."""
+    rate_patience: int
+    """How long it may wait for its provider's rate before that."""
     avoid_duplicates: bool
     """After an unanswered request: stop as `unknown` rather than risk a second email."""
 

@@ -20,6 +20,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre
 from marshmallow.validate import Length, Range, Regexp
 
 from mailrelay import senders
+from mailrelay.delivery import LONGEST_WAIT
 from mailrelay.message import MAX_ATTEMPTS
 
 PROVIDER_CONNECT_TIMEOUT = 3.0
@@ -114,7 +115,13 @@ class Settings:
         # Each of the waits ends with the first sweep after it.
         waits = sum(delay + self.sweep_interval for delay in self.retry_schedule)
         lost = self.message_ttl + self.lease + 2 * self.sweep_interval
-        return self.attempts * self.longest_send + waits + lost
+        # It may once have to wait for a provider that is left alone, when the schedule is over.
+        return self.attempts * self.longest_send + waits + lost + LONGEST_WAIT / 1000
+
+    @property
+    def rate_patience(self) -> float:
+        """How long an email may wait for its provider's rate: it must be over when it is removed."""
+        return min(DAY, self.retention_days * DAY - self.longest_life)
 
 
 class _List(fields.Field[Any]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
@@ -20,6 +21,9 @@ from mailrelay.settings import PROVIDER_CONNECT_TIMEOUT, Settings
 
 _MAX_LINE = 500
 """Characters of a provider's words that are kept."""
+
+_LONGEST_ANSWER = 1024 * 1024
+"""Bytes of an answer that are read; providers say what they have to in a few hundred."""
 
 _PIECE_BYTES = 64 * 1024
 """How much of a body is sent at once.
@@ -65,11 +69,23 @@ class Body:
             yield self._data[start : start + _PIECE_BYTES].tobytes()
 
 
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A provider's answer."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    data: bytes
+    """Its beginning, if it is too long to be an answer."""
+
+
 class HttpClient:
     """Connections to one provider, kept open between requests and shared by all threads."""
 
     def __init__(self, settings: Settings) -> None:
         self._seconds = body_seconds(settings)
+        self._longest_send = settings.longest_send
         self._pool = PoolManager(
             maxsize=settings.concurrency,
             # No hidden retries and no redirects: one attempt is one request.
@@ -84,16 +100,44 @@ class HttpClient:
 
     def request(
         self, method: str, url: str, headers: Mapping[str, str], data: bytes = b""
-    ) -> BaseHTTPResponse:
+    ) -> Response:
         """The provider's answer, whatever its status; raises `NoAnswer`."""
+        deadline = time.monotonic() + self._longest_send
         body = Body(data, self._seconds)
         length = {"Content-Length": str(len(data))} if data else {}
         try:
-            return self._pool.request(
-                method, url, headers={**headers, **length}, body=body if data else None
+            response = self._pool.request(
+                method,
+                url,
+                headers={**headers, **length},
+                body=body if data else None,
+                preload_content=False,
             )
-        except HTTPError as error:
+            return Response(
+                response.status, response.reason or "", response.headers, _read(response, deadline)
+            )
+        except (HTTPError, TimeoutError) as error:
             raise NoAnswer(silence(error, begun=body.begun)) from error
+
+
+def _read(response: BaseHTTPResponse, deadline: float) -> bytes:
+    """An answer's body, in bounded time and memory: urllib3's timeout is one for each piece.
+
+    Raises `TimeoutError`, and what urllib3 raises.
+    """
+    read = b""
+    try:
+        while piece := response.read1(_PIECE_BYTES, decode_content=False):
+            read += piece
+            if len(read) > _LONGEST_ANSWER:
+                break
+            if time.monotonic() > deadline:
+                raise TimeoutError
+        else:
+            response.release_conn()
+    finally:
+        response.close()
+    return read
 
 
 def body_seconds(settings: Settings) -> float:
@@ -120,14 +164,14 @@ def default_outcome(status: int) -> Outcome:
     return Outcome.RETRY if status >= 500 or status == 429 else Outcome.UNAVAILABLE
 
 
-def refusal(response: BaseHTTPResponse, outcome: Outcome, words: object) -> Answer:
+def refusal(response: Response, outcome: Outcome, words: object) -> Answer:
     """The answer that is no success, with HTTP's own words where the provider has none."""
     status = str(response.status)
     said = one_line(words) if isinstance(words, str) else ""
     return Answer(
         outcome,
         status,
-        said or one_line(response.reason or "") or f"HTTP {status}",
+        said or one_line(response.reason) or f"HTTP {status}",
         retry_after=retry_after(response.headers.get("Retry-After")),
         particular=response.status in OF_THE_EMAIL,
     )
@@ -143,7 +187,7 @@ def retry_after(header: str | None) -> float | None:
         return None
 
 
-def json_object(response: BaseHTTPResponse) -> dict[str, Any]:
+def json_object(response: Response) -> dict[str, Any]:
     """The answer's body; empty where it is no JSON object."""
     try:
         value = json.loads(response.data)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from urllib3 import BaseHTTPResponse
 from urllib3.filepost import encode_multipart_formdata
 from urllib3.util import make_headers
 
@@ -17,6 +16,7 @@ from mailrelay.providers import Answer, Envelope, headers
 from mailrelay.providers.http import (
     HttpClient,
     NoAnswer,
+    Response,
     default_outcome,
     json_object,
     one_line,
@@ -113,7 +113,7 @@ def _fields(envelope: Envelope) -> list[tuple[str, str]]:
     return fields
 
 
-def _read(response: BaseHTTPResponse) -> Answer:
+def _read(response: Response) -> Answer:
     body = json_object(response)
     message = body.get("message")
     outcome = _BY_STATUS.get(response.status, default_outcome(response.status))
@@ -131,7 +131,7 @@ def _read(response: BaseHTTPResponse) -> Answer:
     return answer
 
 
-def _accepted(response: BaseHTTPResponse, message_id: object, message: object) -> Answer:
+def _accepted(response: Response, message_id: object, message: object) -> Answer:
     if isinstance(message_id, str) and message_id:
         words = one_line(message) if isinstance(message, str) else ""
         return Answer(Outcome.ACCEPTED, str(response.status), words, one_line(message_id))

@@ -16,7 +16,6 @@ from sendgrid.helpers.mail import Content as SendGridContent
 from sendgrid.helpers.mail import Email as SendGridAddress
 from sendgrid.helpers.mail import Header, Mail, Personalization
 from sendgrid.helpers.mail.exceptions import ApiKeyIncludedException
-from urllib3 import BaseHTTPResponse
 
 from mailrelay import clock
 from mailrelay.message import Address, Outcome
@@ -24,6 +23,7 @@ from mailrelay.providers import Answer, Envelope, headers
 from mailrelay.providers.http import (
     HttpClient,
     NoAnswer,
+    Response,
     default_outcome,
     json_object,
     one_line,
@@ -125,7 +125,7 @@ def _address(mailbox: Address) -> SendGridAddress:
     return address
 
 
-def _read(response: BaseHTTPResponse) -> Answer:
+def _read(response: Response) -> Answer:
     answer = json_object(response)
     outcome = _BY_STATUS.get(response.status, default_outcome(response.status))
     if outcome is Outcome.ACCEPTED:
@@ -142,7 +142,7 @@ def _read(response: BaseHTTPResponse) -> Answer:
     return refused
 
 
-def _until_reset(response: BaseHTTPResponse) -> float:
+def _until_reset(response: Response) -> float:
     """Seconds until the time that X-RateLimit-Reset has, in seconds since the epoch; 0 if that is
     over, or there is none."""
     reset = response.headers.get("X-RateLimit-Reset", "")
@@ -151,7 +151,7 @@ def _until_reset(response: BaseHTTPResponse) -> float:
     return max(0.0, int(reset) - clock.now() / 1000)
 
 
-def _accepted(response: BaseHTTPResponse, answer: dict[str, Any]) -> Answer:
+def _accepted(response: Response, answer: dict[str, Any]) -> Answer:
     # SendGrid accepts with an empty body and mostly, not always, with an id. A 200 with a page in
     # it is somebody else's: to believe it would lose the email.
     message_id = response.headers.get("X-Message-Id")

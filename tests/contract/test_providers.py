@@ -562,6 +562,41 @@ def test_no_answer_after_the_body_is_unknown(
     assert len(connections) == 1
 
 
+@pytest.mark.parametrize("name", ["mailgun", "sendgrid"])
+def test_an_answer_that_trickles_ends_with_the_attempt(name: str) -> None:
+    """Each piece comes in time, and all of them never: a lease is running."""
+
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    with peer(after_the_body(trickle)) as url:
+        answer = provider_at(name, url, MAILRELAY_PROVIDER_TIMEOUT="0.3").send(ENVELOPE)
+
+    assert answer.outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("name", ["mailgun", "sendgrid"])
+def test_no_more_is_read_of_an_answer_than_can_be_one(name: str) -> None:
+    sent = Event()
+
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 503 No\r\nContent-Length: 100000000000\r\n\r\n")
+        try:
+            while True:
+                connection.sendall(b"x" * 65536)
+        finally:
+            sent.set()
+
+    with peer(after_the_body(flood)) as url:
+        answer = provider_at(name, url).send(ENVELOPE)
+        assert sent.wait(10), "the connection was not closed"
+
+    assert (answer.outcome, answer.code) == (Outcome.RETRY, "503")
+
+
 @each_provider
 def test_an_answer_before_the_whole_body_counts(name: str) -> None:
     """A provider that refuses a large body half-way is heard, not taken for silent."""

@@ -529,8 +529,24 @@ def test_a_rate_that_is_used_up_neither_fails_an_email_nor_fails_it_over(
     assert due == [waits]
 
 
+def test_an_email_that_would_be_removed_before_its_rate_has_room_fails_over(
+    busy: Callable[[float], Courier], store: Store, providers: dict[str, FakeProvider]
+) -> None:
+    """A rate below what comes in must not lose what waits for it."""
+    email = stored(store, created_at=clock.now() - 100_000_000)
+
+    following = busy(60).deliver(email.hint)
+
+    assert following is not None
+    assert following.provider_index == 1
+    failed_over = store.email(email.id)
+    assert failed_over is not None
+    assert [attempt.code for attempt in failed_over.attempts] == ["over_its_rate"]
+    assert providers["mailgun"].envelopes == []
+
+
 @pytest.mark.parametrize(
-    ("age", "least", "most"), [(40_000, 10_000, 30_000), (10**9, 30_000, 90_000)]
+    ("age", "least", "most"), [(40_000, 10_000, 30_000), (80_000_000, 30_000, 90_000)]
 )
 def test_an_email_that_has_waited_for_long_is_put_off_for_longer(
     busy: Callable[[float], Courier], store: Store, age: int, least: int, most: int

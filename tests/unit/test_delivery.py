@@ -22,6 +22,7 @@ POLICY = Policy(
     longest_send=13_000,
     retry_schedule=(60_000, 300_000),
     longest_life=500_000,
+    rate_patience=86_400_000,
     avoid_duplicates=False,
 )
 AVOID = replace(POLICY, avoid_duplicates=True)
@@ -454,6 +455,7 @@ POLICIES = st.builds(
     longest_send=st.just(13_000),
     retry_schedule=st.lists(st.integers(1, 86_400_000), max_size=3).map(tuple),
     longest_life=st.just(5 * 86_400_000),
+    rate_patience=st.just(86_400_000),
     avoid_duplicates=st.booleans(),
 )
 
