@@ -1,10 +1,9 @@
-"""What a second worker process adds.
+"""What a second worker process adds, where the machine has processors left for it.
 
-Once with so little work at a time that the machine has processors left: there the second worker
-sends as many again, unless the two are in each other's way. Once at full load, where this
-machine, which also runs the local AWS and the provider, has nothing left to give: there the unit
-is CPU. Two workers that take no more of it for an email than one does will send twice as many
-where each has a processor.
+At full load this machine, which also runs the local AWS and the provider, has nothing left to give,
+and two workers that share what one could send find each less company for their requests. So each
+has so few threads, and the provider takes so long, that what two of them send leaves it idle in part:
+there the second worker sends as many again, unless the two are in each other's way.
 """
 
 from __future__ import annotations
@@ -13,69 +12,50 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import median
 
-from benchmarks.bench import PROVIDER_SECONDS, Bench, in_turns
+from benchmarks.bench import Bench, in_turns
 from benchmarks.load import Run, work_off
 from benchmarks.result import Figure, Result, Target
-from benchmarks.stack import CONCURRENCY, Mailrelay, running
+from benchmarks.stack import Mailrelay, running
 
-PAIRS = 2
+PAIRS = 3
 
-LIGHT_CONCURRENCY, LIGHT_SECONDS, LIGHT_BATCHES = 16, 0.2, (800,)
+CONCURRENCY, PROVIDER_SECONDS, BATCHES = 16, 0.2, (800,)
 """80 emails/s a worker at most, by 16 threads that wait 200 ms for each."""
-
-FULL_BATCHES = (750, 750)
 
 TARGET = Target("1.8 times", 1.8)
 
 
 def measure(bench: Bench) -> Result:
-    light = _pairs(bench, LIGHT_SECONDS, LIGHT_CONCURRENCY, LIGHT_BATCHES)
-    full = _pairs(bench, PROVIDER_SECONDS, CONCURRENCY, FULL_BATCHES)
-    figures = (
-        _row(
-            f"two workers : one, {LIGHT_CONCURRENCY} at once each, provider"
-            f" {LIGHT_SECONDS * 1000:g} ms, emails/s",
-            [(one.rate, two.rate) for one, two in light],
-            1,
-        ),
-        _row(
-            f"two workers : one, {CONCURRENCY} at once each, emails by second of each one's CPU",
-            [(1000 / one.cpu_ms, 1000 / two.cpu_ms) for one, two in full],
-            2,
-        ),
-    )
-    raw = {
-        name: [[asdict(run) for run in pair] for pair in pairs]
-        for name, pairs in (("light", light), ("full", full))
-    }
-    return Result("workers", figures, raw)
-
-
-def _pairs(
-    bench: Bench, provider_seconds: float, concurrency: int, batches: Sequence[int]
-) -> list[tuple[Run, Run]]:
-    pairs = []
+    pairs: list[tuple[Run, Run]] = []
     for number in range(PAIRS):
         runs = {}
         for workers in in_turns(number, (1, 2)):
-            with running(Mailrelay, **bench.how(provider_seconds=provider_seconds)) as stack:
+            with running(Mailrelay, **bench.how(provider_seconds=PROVIDER_SECONDS)) as stack:
                 runs[workers] = work_off(
-                    stack, batches, workers=workers, MAILRELAY_CONCURRENCY=str(concurrency)
+                    stack, BATCHES, workers=workers, MAILRELAY_CONCURRENCY=str(CONCURRENCY)
                 )
             bench.say(
-                f"{concurrency} at once, pair {number + 1} of {PAIRS},"
-                f" {workers} worker{'s' * (workers > 1)}, {runs[workers]}"
+                f"pair {number + 1} of {PAIRS}, {workers} worker{'s' * (workers > 1)},"
+                f" {runs[workers]}"
             )
         pairs.append((runs[1], runs[2]))
-    return pairs
+    return Result(
+        "workers", figures(pairs), {"pairs": [[asdict(run) for run in pair] for pair in pairs]}
+    )
 
 
-def _row(what: str, pairs: Sequence[tuple[float, float]], times: float) -> Figure:
-    ratio = times * median(two / one for one, two in pairs)
-    one, two = (median(pair[which] for pair in pairs) for which in (0, 1))
-    return Figure(
-        what,
-        f"{times * two:.0f} : {one:.0f} = {ratio:.2f}",
-        target=TARGET.text,
-        verdict=TARGET.verdict(ratio),
+def figures(pairs: Sequence[tuple[Run, Run]]) -> tuple[Figure, ...]:
+    """What the pairs come to, each of one worker's run and two workers'."""
+    what = f"two workers against one, {CONCURRENCY} at once each"
+    ratio = median(two.rate / one.rate for one, two in pairs)
+    rates = [median(pair[which].rate for pair in pairs) for which in (1, 0)]
+    cpus = [median(pair[which].cpu_ms for pair in pairs) for which in (1, 0)]
+    return (
+        Figure(
+            f"{what}, emails/s",
+            f"{rates[0]:.0f} : {rates[1]:.0f} = {ratio:.2f}",
+            target=TARGET.text,
+            verdict=TARGET.verdict(ratio),
+        ),
+        Figure(f"{what}, CPU an email", f"{cpus[0]:.2f} and {cpus[1]:.2f} ms"),
     )

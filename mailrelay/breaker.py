@@ -1,7 +1,7 @@
 """Who may be asked: the circuit of each provider, as all workers know it, kept in step by each.
 
 A worker counts failures for itself and tells all others what it concludes. What others concluded it
-learns within `_FRESH_SECONDS`, by one read for all of its threads. Where the table cannot be
+learns within `_STALE_SECONDS`, by one read for all of its threads. Where the table cannot be
 reached it goes on with what it knows: a circuit saves requests, and no promise rests on it.
 """
 
@@ -25,10 +25,10 @@ from mailrelay.table import StoreUnavailable
 log = structlog.get_logger(__name__)
 
 _FRESH_SECONDS = 1.0
-"""How old what a worker knows may be."""
+"""From this age on one thread reads again what is known."""
 
 _STALE_SECONDS = 2.0
-"""From this age on, as after an idle time, no thread goes by it while another reads."""
+"""From this age on, as after an idle time, no other thread goes by it meanwhile."""
 
 _HELD_PAUSE = 60_000
 """Milliseconds until it is worth looking again whether a person has closed a circuit."""

@@ -40,7 +40,7 @@ class Relay:
             lambda: (circuit := self.circuit(name)).state is state and circuit,
             f"{name} is {state}",
         )
-        known_by = clock.now() + 1_000
+        known_by = clock.now() + 2_000
         wait_for(lambda: clock.now() > known_by, "all may know it")
         return found
 

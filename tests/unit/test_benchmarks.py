@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from benchmarks import cost, events, fairness, machine, result
+from benchmarks import cost, events, fairness, machine, result, workers
 from benchmarks.__main__ import MEASUREMENTS, main
 from benchmarks.aws import OURSELVES, REQUESTS, Region, operation
 from benchmarks.bench import in_turns
@@ -106,6 +106,17 @@ def test_a_number_is_held_against_what_is_promised_and_what_is_aimed_at(
     target: Target, value: float, verdict: str
 ) -> None:
     assert target.verdict(value) == verdict
+
+
+def test_two_workers_are_held_against_one_of_the_same_pair() -> None:
+    """The second pair was measured on a machine half as fast."""
+    one, two = replace(RUN, seconds=10), replace(RUN, workers=2, seconds=5.2)
+    slow = replace(one, seconds=20), replace(two, seconds=10.4)
+
+    rates, _ = workers.figures([(one, two), slow, slow])
+
+    assert rates.mailrelay == "96 : 50 = 1.92"
+    assert rates.verdict == "yes"
 
 
 def test_each_of_a_pair_goes_first_every_other_time() -> None:

@@ -197,7 +197,9 @@ def woken(email: Email, now: int | None = None) -> Email:
 def test_a_provider_that_is_left_alone_is_followed_by_the_next_and_asked_nothing() -> None:
     following = passed_over(queued())
 
-    assert following.hint == Hint(following.id, provider_index=1, attempt=2)
+    assert following.hint == Hint(
+        following.id, provider_index=1, attempt=2, key_name=following.key_name
+    )
     assert following.due_at == NOW + POLICY.message_ttl
     (attempt,) = following.attempts
     assert attempt == Attempt(
@@ -228,7 +230,7 @@ def test_where_all_of_a_chain_are_left_alone_the_email_waits_and_uses_up_nothing
     assert email.attempt == length + 1
     assert [each.provider for each in email.attempts] == list(CHAIN[:length])
     assert delivery.retries(email) == 0
-    assert woken(email).hint == Hint(email.id, 0, length + 1)
+    assert woken(email).hint == Hint(email.id, 0, length + 1, key_name=email.key_name)
 
 
 @pytest.mark.parametrize(
@@ -554,7 +556,8 @@ def test_a_resent_email_begins_its_chain_and_its_schedule_again(email: Email) ->
     again = resend(email)
 
     assert again.status is Status.QUEUED
-    assert again.hint == Hint(email.id, provider_index=0, attempt=email.attempts[-1].number + 1)
+    number = email.attempts[-1].number + 1
+    assert again.hint == Hint(email.id, 0, number, key_name=email.key_name)
     assert (again.cycle, again.due_at) == (0, NOW + 10 + POLICY.message_ttl)
     assert again.restarted_at == NOW + 10
     assert again.attempts == email.attempts
@@ -672,11 +675,11 @@ def test_whatever_has_happened_a_resent_email_ends_within_the_schedule_again(
         world.receive(0, keep=False)
         world.answer(outcome)
         if not world.messages and not world.held:
-            world.sweep()
+            world.sweep(0)
 
     assert world.over
     assert world.seen == sorted(world.seen)
     numbers = [attempt.number for attempt in world.email.attempts]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == sorted(set(numbers))
     if world.email.status is Status.FAILED and outcome is not Outcome.REJECTED:
         assert len(numbers) - len(before.attempts) == passes * length
