@@ -20,7 +20,7 @@ from tests.support.stack import Stack, create
 
 PROVIDERS = ("mailgun", "ses", "sendgrid")
 
-LEASE = 15.0
+LEASE = 30.0
 PROVIDER_TIMEOUT = 5.0
 STOP_SECONDS = LEASE + 10
 """What a part that is told to end may take; the machine is busy, hence the ten."""
