@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import time
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -26,8 +27,12 @@ takes time; a lease is longer than any request by more than that (see `settings`
 _LONGEST_WAY = 1.0
 """Seconds that an answer may take to come: of a slower one nobody knows when it was written."""
 
-_SAMPLE_SECONDS = 10.0
+_SAMPLE_SECONDS = 1.0
 """How long an answer counts until the next one is looked at."""
+
+_samples: deque[int] = deque(maxlen=10)
+"""What the last answers said, as `_ahead`. A busy server may write the Date of a moment ago, and none
+writes a later one: so the largest is the nearest to the truth."""
 
 _STARTED = "mailrelay_clock"
 
@@ -75,7 +80,8 @@ def _answered(response_dict: Any, context: Any, **_: Any) -> None:
         return
     _next_sample = arrived + _SAMPLE_SECONDS
     # In the middle of the second that it names.
-    _set(round((said + 0.5 - time.time()) * 1000))
+    _samples.append(round((said + 0.5 - time.time()) * 1000))
+    _set(max(_samples))
 
 
 def _set(ahead: int) -> None:

@@ -104,8 +104,9 @@ def _worker_dies(name: str, tried: str, point: str, *, failing: bool = False) ->
     @_fault(name, tried, "worker", unanswered=True)
     def cause(site: Site, rng: Random) -> None:
         with ExitStack() as healed:
-            if failing:  # so that there is a next provider
-                site.sandbox.fault("mailgun", "status", status=503)
+            if failing:
+                # So that there is a next provider, and not as one that would be left alone.
+                site.sandbox.fault("mailgun", "status", status=413)
                 healed.callback(site.heal_providers)
             _dies(site, "worker", point, rng.randint(1, 10), lambda: None)
 

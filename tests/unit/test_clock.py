@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,6 +49,7 @@ def server() -> Iterator[type[Answers]]:
 def ask(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Ask it once, so late that its answer counts."""
     monkeypatch.setattr(clock, "_ahead", 0)
+    monkeypatch.setattr(clock, "_samples", deque(maxlen=2))
     client = clock.follow(
         boto3.client(
             "dynamodb", endpoint_url=f"http://127.0.0.1:{server.port}", region_name="us-east-1"
@@ -71,11 +73,19 @@ def at(seconds: float) -> str:
 @pytest.mark.parametrize("ahead", [-86_400, -30, 30, 86_400])
 def test_a_machine_that_is_off_goes_by_dynamodbs_clock(ask: Any, ahead: int) -> None:
     with capture_logs() as lines:
-        assert abs(ask(at(ahead)) - ahead) <= 1
-        assert abs(ask(at(ahead)) - ahead) <= 1
-        assert ask(at(0)) == 0
+        for _ in range(2):
+            assert abs(ask(at(ahead)) - ahead) <= 1
+        for _ in range(2):
+            right = ask(at(0))
+        assert right == 0
 
     assert [line["log_level"] for line in lines] == ["warning", "info"]
+
+
+def test_an_answer_that_a_busy_server_dated_late_changes_nothing(ask: Any) -> None:
+    ask(at(0))
+
+    assert ask(at(-6)) == 0
 
 
 @pytest.mark.parametrize("date", [None, "", "soon", "Tue, 24 Nov 99999 10:00:00 GMT"])
