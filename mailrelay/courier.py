@@ -24,7 +24,7 @@ from mailrelay import clock, delivery
 from mailrelay.breaker import Breaker
 from mailrelay.delivery import Policy
 from mailrelay.message import Attempt, Batch, Content, Email, EmailId, Hint, Outcome, Status
-from mailrelay.observation import AttemptEnded, Observer
+from mailrelay.observation import AttemptEnded, EmailPutOff, Observer
 from mailrelay.providers import Answer, Envelope, Provider
 from mailrelay.providers.headers import ascii_domain
 from mailrelay.rates import Rates, Turn
@@ -152,7 +152,9 @@ class Courier:
         """
         now = clock.now()
         wait = max(_SHORTEST_WAIT, min((now - batch.created_at) // 2, self._policy.message_ttl))
-        self._store.put_off(hint, now + round(wait * random.uniform(0.5, 1.5)))
+        wait = round(wait * random.uniform(0.5, 1.5))
+        self._store.put_off(hint, now + wait)
+        self._observe(EmailPutOff(hint.email_id, batch.chain[hint.provider_index], wait))
 
     def _pass_over(self, claimed: Email) -> Email | None:
         """Pass over all whose turn it is one after the other and who are left alone, in one write:

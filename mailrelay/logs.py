@@ -32,6 +32,7 @@ from mailrelay.observation import (
     AttemptEnded,
     BatchAccepted,
     CircuitChanged,
+    EmailPutOff,
     EmailResent,
     EmailResolved,
     EmailSwept,
@@ -308,6 +309,13 @@ def observe(what: Observation) -> None:
             )
         case AttemptEnded():
             _attempt_ended(what)
+        case EmailPutOff():
+            log.debug(
+                "an email waits for its provider's rate",
+                email_id=str(what.email_id),
+                provider=what.provider,
+                wait_ms=what.wait,
+            )
         case EmailSwept():
             log.info(
                 "an email was swept",

@@ -19,6 +19,7 @@ from mailrelay.multiprocess import DIRECTORY
 from mailrelay.observation import (
     AttemptEnded,
     BatchAccepted,
+    EmailPutOff,
     EmailResolved,
     EmailSwept,
     Observation,
@@ -49,6 +50,12 @@ PROVIDER_REQUEST_DURATION = Histogram(
     ["provider"],
     # Up to the connect timeout and the default of MAILRELAY_PROVIDER_TIMEOUT, and a little on.
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 10, 13, 20, 30),
+    registry=REGISTRY,
+)
+EMAILS_PUT_OFF = Counter(
+    "mailrelay_emails_put_off_total",
+    "Emails that came back later, each time, since their provider's rate was used up.",
+    ["provider"],
     registry=REGISTRY,
 )
 EMAILS_CONCLUDED = Counter(
@@ -221,6 +228,8 @@ def observe(what: Observation) -> None:
             EMAILS_ACCEPTED.inc(what.emails)
         case AttemptEnded():
             _attempt_ended(what)
+        case EmailPutOff():
+            EMAILS_PUT_OFF.labels(what.provider).inc()
         case EmailSwept():
             if what.abandoned is not None:
                 ATTEMPTS.labels(what.abandoned.provider, what.abandoned.outcome).inc()

@@ -37,6 +37,16 @@ class AttemptEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class EmailPutOff:
+    """Its provider's rate was used up: the email comes back later."""
+
+    email_id: EmailId
+    provider: str
+    wait: int
+    """In milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class EmailSwept:
     """The sweep found an email due and changed what is to become of it."""
 
@@ -103,6 +113,7 @@ class EmailResolved:
 Observation = (
     BatchAccepted
     | AttemptEnded
+    | EmailPutOff
     | EmailSwept
     | ShardSwept
     | CircuitChanged

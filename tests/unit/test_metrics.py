@@ -14,6 +14,7 @@ from mailrelay.message import Outcome, Status
 from mailrelay.observation import (
     AttemptEnded,
     BatchAccepted,
+    EmailPutOff,
     EmailResent,
     EmailResolved,
     EmailSwept,
@@ -64,6 +65,11 @@ CASES = [
         ended(Outcome.ACCEPTED, Status.SENT),
         attempt_at_mailgun("accepted") | SENT | {"emails_concluded_total{status=sent}": 1},
         id="sent",
+    ),
+    pytest.param(
+        EmailPutOff(EMAIL.id, "mailgun", 5000),
+        {"emails_put_off_total{provider=mailgun}": 1},
+        id="put off",
     ),
     pytest.param(
         ended(Outcome.REJECTED, Status.FAILED),
