@@ -395,7 +395,7 @@ def test_values_that_just_fit_together() -> None:
         {
             "MAILRELAY_LEASE": "5",
             "MAILRELAY_PROVIDER_TIMEOUT": "1",
-            "MAILRELAY_RETRY_SCHEDULE": "43000,43200",
+            "MAILRELAY_RETRY_SCHEDULE": "41000,43200",
             "MAILRELAY_RETENTION_DAYS": "1",
         }
     )
