@@ -38,7 +38,7 @@ def wait_for(look: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     while not (found := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.05)  # between two looks, never in place of one
+        time.sleep(0.1)  # between two looks, never in place of one
     return found
 
 

@@ -103,8 +103,8 @@ class Stack:
         batch_id: str = response.json()["id"]
         return batch_id
 
-    def show(self, id_: str) -> dict[str, Any]:
-        response = self.call("GET", f"/emails/{id_}?limit=1000")
+    def show(self, id_: str, limit: int = 1000) -> dict[str, Any]:
+        response = self.call("GET", f"/emails/{id_}?limit={limit}")
         assert response.status == 200, response.data
         shown: dict[str, Any] = response.json()
         return shown
@@ -114,11 +114,11 @@ class Stack:
         wanted = statuses or FINAL
 
         def there() -> dict[str, Any] | None:
-            shown = self.show(id_)
+            shown = self.show(id_, limit=1)
             return shown if shown["status"] in wanted else None
 
         found: dict[str, Any] = wait_for(there, f"{id_} is {' or '.join(wanted)}", seconds)
-        return found
+        return found if found["object"] == "email" else self.show(id_)
 
     def queue_url(self, name: str) -> str:
         prefix = self.environ["MAILRELAY_QUEUE_PREFIX"]
