@@ -13,9 +13,9 @@ from tests.support.stack import Stack
 
 
 @pytest.fixture(scope="module")
-def avoiding(make_stack: MakeStack) -> Stack:
+def avoiding(make_shared_stack: MakeStack) -> Stack:
     # So many unanswered requests have a provider left alone: here for no longer than a moment.
-    stack = make_stack(MAILRELAY_DUPLICATES="avoid", MAILRELAY_PROVIDER_PAUSE="0.01")
+    stack = make_shared_stack(MAILRELAY_DUPLICATES="avoid", MAILRELAY_PROVIDER_PAUSE="0.01")
     for part in ("web", "worker", "beat"):
         stack.start(part)
     return stack

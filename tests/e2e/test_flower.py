@@ -137,9 +137,9 @@ class Flower:
 
 
 @pytest.fixture(scope="module")
-def watched(make_stack: MakeStack) -> Stack:
+def watched(make_shared_stack: MakeStack) -> Stack:
     """A relay with things in it that must not be seen."""
-    return make_stack(**SECRETS, MAILRELAY_CONCURRENCY="4", FLOWER_DEBUG="")
+    return make_shared_stack(**SECRETS, MAILRELAY_CONCURRENCY="4", FLOWER_DEBUG="")
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ JSON = "Content-Type: application/json"
 
 
 @pytest.fixture(scope="module")
-def web(make_stack: MakeStack) -> Stack:
-    stack = make_stack()
+def web(make_shared_stack: MakeStack) -> Stack:
+    stack = make_shared_stack()
     stack.start("web")
     return stack
 

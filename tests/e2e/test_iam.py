@@ -35,8 +35,8 @@ def gates(local_aws: str) -> Iterator[Callable[..., Iam]]:
 
 
 @pytest.fixture(scope="module")
-def relay(make_stack: MakeStack) -> Stack:
-    return make_stack(MAILRELAY_BUCKET=unused_name("iam"), MAILRELAY_RATE_SES="100/s")
+def relay(make_shared_stack: MakeStack) -> Stack:
+    return make_shared_stack(MAILRELAY_BUCKET=unused_name("iam"), MAILRELAY_RATE_SES="100/s")
 
 
 @pytest.fixture(scope="module")

@@ -47,10 +47,10 @@ def worker_url(stack: Stack) -> str:
 
 
 @pytest.fixture(scope="module")
-def relay(make_stack: MakeStack, _sandbox: Sandbox) -> Stack:
+def relay(make_shared_stack: MakeStack, _sandbox: Sandbox) -> Stack:
     """Web and worker, which have sent three emails, one of them by the second provider."""
     _sandbox.reset()
-    stack = make_stack()
+    stack = make_shared_stack()
     stack.start("web")
     stack.start("worker")
     batches = [

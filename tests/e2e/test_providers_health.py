@@ -61,11 +61,11 @@ def codes(email: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def patient(make_stack: MakeStack) -> Relay:
+def patient(make_shared_stack: MakeStack) -> Relay:
     """One whose providers are left alone for so long that only a test ends it."""
     pauses = {"MAILRELAY_PROVIDER_PAUSE": "600", "MAILRELAY_RETRY_SCHEDULE": "600,600"}
     hangs = {"MAILRELAY_PROVIDER_TIMEOUT": "60", "MAILRELAY_LEASE": "90"}
-    return Relay(make_stack(**pauses, **hangs))
+    return Relay(make_shared_stack(**pauses, **hangs))
 
 
 @pytest.fixture

@@ -168,9 +168,9 @@ def test_a_task_for_an_email_that_is_not_there_is_dropped(
 
 
 @pytest.fixture(scope="module")
-def poisoned(make_stack: MakeStack) -> Stack:
+def poisoned(make_shared_stack: MakeStack) -> Stack:
     """A relay without beat: what its worker does not send stays unsent."""
-    stack = make_stack()
+    stack = make_shared_stack()
     stack.start("web")
     stack.start("worker")
     return stack
