@@ -18,8 +18,9 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	@$(MAKE) --no-print-directory lint
-# Files side by side, since most tests wait for a server most of the time.
-	$(BIN)/python -m pytest -q -n 4 --dist loadfile
+# Files side by side, since most tests wait for a server most of the time; in their order, which has
+# those that wait longest before the many short ones.
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 endif
 
 bench: $(INSTALLED) ## measure mailrelay beside stock Celery on this machine, some 15 minutes, and print a table; a part: make bench ARGS="accept idle"
@@ -29,7 +30,7 @@ chaos: $(INSTALLED) ## cause faults in a real relay for 30 minutes and see that 
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
 coverage: $(INSTALLED) ## run every test and show which lines none reaches; takes twice as long
-	$(BIN)/python -m pytest -q -n 4 --dist loadfile --cov
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --cov
 
 lint: $(INSTALLED) ## check style, format, types and security
 	$(BIN)/ruff check

@@ -18,7 +18,7 @@ import structlog
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from mailrelay import clock
-from mailrelay.circuit import Circuit, State
+from mailrelay.circuit import Circuit
 from mailrelay.items import DUE_SHARDS
 from mailrelay.provision import DELIVER_QUEUE, SWEEP_QUEUE
 from mailrelay.store import Overdue, Store
@@ -182,11 +182,11 @@ class Backlog:
 def _circuits(circuits: Mapping[str, Circuit]) -> Iterator[Metric]:
     is_open = GaugeMetricFamily(
         "mailrelay_provider_circuit_open",
-        "1 while a provider is left alone, or one email tries it; 0 while it is asked.",
+        "1 while a provider is left alone; 0 while the next email would ask it.",
         labels=["provider"],
     )
     for name, circuit in circuits.items():
-        is_open.add_metric([name], circuit.state is not State.CLOSED)
+        is_open.add_metric([name], not circuit.passes(clock.now()))
     yield is_open
 
 

@@ -127,8 +127,14 @@ def opened(circuit: Circuit, answer: Answer, now: int, first_pause: int) -> Circ
 
 
 def probing(circuit: Circuit, now: int, lease: int) -> Circuit:
-    """One email asks the provider; if its worker dies, another may when the lease is over."""
-    return replace(circuit, state=State.HALF_OPEN, until=now + lease)
+    """One email asks the provider; if its worker dies, another may when the lease is over.
+
+    Where no email came for long, what was then tells nothing of what is now: it begins anew.
+    """
+    began = circuit
+    if circuit.until is not None and now - circuit.until > LONGEST_PAUSE:
+        began = replace(circuit, openings=0, since=now)
+    return replace(began, state=State.HALF_OPEN, until=now + lease)
 
 
 def probed(probe: Circuit, answer: Answer, now: int, first_pause: int) -> Circuit:

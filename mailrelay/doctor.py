@@ -25,7 +25,12 @@ class Checkup:
 
 def examine(settings: Settings) -> Iterator[Checkup]:
     """Look at the environment, AWS and each provider, one after the other."""
-    yield Checkup("environment", ok=True, detail="every variable can work")
+    try:
+        providers.check_rates(settings)
+    except SettingsError as error:
+        yield Checkup("environment", ok=False, detail=str(error))
+    else:
+        yield Checkup("environment", ok=True, detail="every variable can work")
     yield _api_keys(settings)
     try:
         yield Checkup("AWS region", ok=True, detail=aws.region(settings))

@@ -520,6 +520,6 @@ def _check_together(settings: Settings) -> None:
             f"{settings.retention_days:g} days are not enough: with MAILRELAY_RETRY_SCHEDULE,"
             f" MAILRELAY_PROVIDER_TIMEOUT={settings.provider_timeout:g},"
             f" MAILRELAY_SWEEP_INTERVAL={settings.sweep_interval:g} and"
-            f" MAILRELAY_MESSAGE_TTL={settings.message_ttl} an email may be open for {settings.longest_life / DAY:.3g}"
+            f" MAILRELAY_MESSAGE_TTL={settings.message_ttl} an email may be open for {settings.longest_life / DAY:.2f}"
             " days, and must not be removed before it is over",
         )

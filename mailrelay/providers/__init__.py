@@ -83,6 +83,11 @@ def check_names(names: Iterable[str], variable: str) -> None:
 def check(settings: Settings) -> None:
     """Raise `SettingsError` where the settings name a provider that is not installed."""
     check_names(settings.providers, "EMAIL_PROVIDERS")
+    check_rates(settings)
+
+
+def check_rates(settings: Settings) -> None:
+    """Raise `SettingsError` for the rate of a provider that is not installed."""
     for name in settings.rates:
         check_names([name], RATE_PREFIX + name.upper())
 

@@ -247,3 +247,18 @@ def test_a_provider_that_is_well_again_is_asked_again(history: list[tuple[int, A
 
     assert asker.email(ACCEPTED)
     assert asker.circuit == CLOSED
+
+
+@pytest.mark.parametrize(
+    ("later", "pause"), [(rules.LONGEST_PAUSE, 40_000), (rules.LONGEST_PAUSE + 1, 10_000)]
+)
+def test_what_was_long_ago_does_not_count_against_a_provider(later: int, pause: int) -> None:
+    """No email came by for long, as at the end of a chain whose beginning is well."""
+    fault = Answer(Outcome.RETRY, "503", retry_after=0.001)
+    circuit = rules.opened(rules.opened(Circuit("ses"), fault, 0, 10_000), fault, 0, 10_000)
+    assert circuit.until is not None
+    now = circuit.until + later
+
+    again = rules.opened(rules.probing(circuit, now, 30_000), fault, now, 10_000)
+
+    assert again.until == now + pause

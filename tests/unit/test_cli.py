@@ -225,6 +225,7 @@ def test_doctor_says_as_whom_a_key_may_send(well: dict[str, str]) -> None:
         ({"MAILGUN_DOMAIN": ""}, "provider mailgun", "MAILGUN_DOMAIN: is needed"),
         ({"SENDGRID_API_KEY": ""}, "provider sendgrid", "SENDGRID_API_KEY: is needed"),
         ({"EMAIL_PROVIDERS": "ses,pigeon"}, "provider pigeon", "'pigeon' is no provider"),
+        ({"MAILRELAY_RATE_PIGEON": "1/s"}, "environment", "MAILRELAY_RATE_PIGEON: 'pigeon'"),
         ({"MAILGUN_BASE_URL": "http://127.0.0.1:9"}, "provider mailgun", ""),
         ({"SENDGRID_BASE_URL": "http://127.0.0.1:9"}, "provider sendgrid", ""),
         ({"SES_ENDPOINT_URL": "http://127.0.0.1:9"}, "provider ses", ""),
