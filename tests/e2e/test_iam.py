@@ -36,7 +36,12 @@ def gates(local_aws: str) -> Iterator[Callable[..., Iam]]:
 
 @pytest.fixture(scope="module")
 def relay(make_shared_stack: MakeStack) -> Stack:
-    return make_shared_stack(MAILRELAY_BUCKET=unused_name("iam"), MAILRELAY_RATE_SES="100/s")
+    return make_shared_stack(
+        MAILRELAY_BUCKET=unused_name("iam"),
+        MAILRELAY_RATE_SES="100/s",
+        # Answers come through a gate each, on a machine that does much else: not within a second.
+        FLOWER_INSPECT_TIMEOUT="5000",
+    )
 
 
 @pytest.fixture(scope="module")
