@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -245,4 +245,8 @@ def listening(process: Process) -> set[str]:
     tables = [(proc / "net" / name).read_text() for name in ("tcp", "tcp6")]
     rows = [line.split() for table in tables for line in table.splitlines()[1:]]
     listeners = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
-    return listeners & {os.readlink(entry) for entry in (proc / "fd").iterdir()}
+    open_files = set()
+    for entry in (proc / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            open_files.add(os.readlink(entry))
+    return listeners & open_files
