@@ -24,7 +24,6 @@ from mailrelay.relay import Relay, Submission
 from mailrelay.settings import load
 from mailrelay.shared import Shared
 from mailrelay.store import Store
-from mailrelay.table import Table
 
 EMAILS = 1000
 
@@ -47,7 +46,7 @@ def measure(bench: Bench) -> Result:
         relay.accept(submission, "benchmark")
         accepted = dict(account.units)
         account.units.clear()
-        shared = Shared(Table(dynamodb, stack.table))
+        shared = Shared(store.table)
         breaker = Breaker(
             shared, settings.providers, lambda _: None, first_pause=10_000, lease=30_000
         )

@@ -17,7 +17,6 @@ from mailrelay.settings import DAY, Settings
 from mailrelay.shared import Shared
 from mailrelay.store import Store
 from mailrelay.sweep import Sweeper
-from mailrelay.table import Table
 
 
 def policy(settings: Settings) -> Policy:
@@ -58,7 +57,7 @@ def backlog(settings: Settings) -> Backlog:
         retention=settings.retention_days * DAY,
     )
     queues = Queues(aws.sqs(settings, glance=True), settings.queue_prefix)
-    circuits = partial(shared(settings, glance=True).circuits, settings.providers)
+    circuits = partial(Shared(index.table).circuits, settings.providers)
     return Backlog(queues, DueIndex(index), circuits)
 
 
@@ -68,29 +67,21 @@ def relay(settings: Settings, store: Store, queue: DeliveryQueue) -> Relay:
     return Relay(store, queue, policy(settings), observe, retention=retention)
 
 
-def shared(settings: Settings, *, glance: bool = False) -> Shared:
-    """What all processes know together; by a client that gives up at once, for a `glance`."""
-    return Shared(Table(aws.dynamodb(settings, glance=glance), settings.table))
-
-
-def breaker(settings: Settings) -> Breaker:
-    """The circuits of the configured providers."""
-    return Breaker(
-        shared(settings),
+def courier(settings: Settings, store: Store) -> Courier:
+    """What a worker needs; raises `SettingsError` for a provider without its credentials."""
+    shared = Shared(store.table)
+    breaker = Breaker(
+        shared,
         settings.providers,
         observe,
         first_pause=round(settings.provider_pause * 1000),
         lease=round(settings.lease * 1000),
     )
-
-
-def courier(settings: Settings, store: Store) -> Courier:
-    """What a worker needs; raises `SettingsError` for a provider without its credentials."""
     return Courier(
         store,
         providers.create(settings),
-        breaker(settings),
-        Rates(shared(settings), settings.rates, sweep_interval=settings.sweep_interval),
+        breaker,
+        Rates(shared, settings.rates, sweep_interval=settings.sweep_interval),
         policy(settings),
         observe,
     )

@@ -110,7 +110,15 @@ class Breaker:
 
     def why(self, provider: str) -> str:
         """Why it is left alone; nothing that a provider said, which may name a recipient."""
-        return describe(self._circuits[provider])
+        circuit = self._circuits[provider]
+        if circuit.state is State.CLOSED:
+            return "left alone until a moment ago"
+        if circuit.until is None:
+            return "left alone until its circuit is closed by hand"
+        because = " ".join(filter(None, (circuit.outcome, circuit.code)))
+        if circuit.state is State.HALF_OPEN:
+            return f"left alone until another email's request is answered: {because}"
+        return f"left alone until {clock.rfc3339(circuit.until)}: {because}"
 
     def _refresh(self) -> None:
         age = time.monotonic() - self._read_at
@@ -171,15 +179,3 @@ class Breaker:
         if changed is not None:
             self._observe(CircuitChanged(before, changed))
         return changed
-
-
-def describe(circuit: Circuit) -> str:
-    """Why nobody asks a provider, in one line."""
-    if circuit.state is State.CLOSED:
-        return "left alone until a moment ago"
-    if circuit.until is None:
-        return "left alone until its circuit is closed by hand"
-    because = " ".join(filter(None, (circuit.outcome, circuit.code)))
-    if circuit.state is State.HALF_OPEN:
-        return f"left alone until another email's request is answered: {because}"
-    return f"left alone until {clock.rfc3339(circuit.until)}: {because}"

@@ -22,6 +22,7 @@ import mailrelay
 from mailrelay import assembly, clock, doctor, heartbeat, provision
 from mailrelay.circuit import Circuit, closed, held_open
 from mailrelay.settings import Settings, SettingsError, load
+from mailrelay.shared import Shared
 from mailrelay.table import StoreUnavailable
 from mailrelay.web.schemas import MAX_DESTINATIONS
 
@@ -129,7 +130,7 @@ def providers(context: click.Context) -> None:
     now = clock.now()
     rows: list[Sequence[object]] = [("provider", "status", "since", "until", "why", "rate")]
     with _aws():
-        circuits = assembly.shared(settings).circuits(settings.providers)
+        circuits = Shared(assembly.store(settings).table).circuits(settings.providers)
     for name, circuit in circuits.items():
         why = "held open by hand" if circuit.held else f"{circuit.outcome} {circuit.code}"
         times = (moment and clock.rfc3339(moment) for moment in (circuit.since, circuit.until))
@@ -165,7 +166,7 @@ def _override(name: str, change: Callable[[Circuit], Circuit]) -> None:
     if name not in settings.providers:
         _fail(f"{name} is none of EMAIL_PROVIDERS, which are {', '.join(settings.providers)}")
     with _aws():
-        shared = assembly.shared(settings)
+        shared = Shared(assembly.store(settings).table)
         while True:
             circuit = shared.circuits([name])[name]
             if shared.change_circuit(circuit, change(circuit)) is not None:

@@ -42,9 +42,6 @@ _LARGE = 1024 * 1024
 _LARGE_AT_ONCE = 4
 """Large contents that a process sends at the same time, so that its memory is bounded."""
 
-_MIN_CLAIM = 1000
-"""Milliseconds that a claim may always take, however short the lease."""
-
 _SHORTEST_WAIT = 5000
 """Milliseconds that an email waits at least, on average, which is over its provider's rate."""
 
@@ -209,7 +206,7 @@ class Courier:
 
     def _ask(self, email: Email, batch: Batch, content: Content | None) -> Answer:
         held = clock.now() - (email.last_attempt_at or email.created_at)
-        if held > max(_MIN_CLAIM, self._policy.lease - self._policy.longest_send):
+        if held > self._policy.lease - self._policy.longest_send:
             # The rest of the lease is too short for a request: the sweep would ask somebody else
             # while it is under way.
             said = "claiming the email took too long"

@@ -111,8 +111,9 @@ class Store:
         bucket: str | None = None,
     ) -> None:
         self._dynamodb = dynamodb
-        self._table = table
-        self._items = Table(dynamodb, table)
+        self._name = table
+        self.table = Table(dynamodb, table)
+        """Also for what else the processes keep there (`mailrelay.shared`): one client a process."""
         self._retention = math.ceil(retention)
         self._s3 = s3
         self._bucket = bucket
@@ -184,7 +185,7 @@ class Store:
         try:
             with available("DynamoDB"):
                 self._dynamodb.put_item(
-                    TableName=self._table,
+                    TableName=self._name,
                     Item=tombstone,
                     ConditionExpression="attribute_not_exists(pk)",
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -201,12 +202,12 @@ class Store:
         puts = [
             {"PutRequest": {"Item": items.email_item(email, expires=expires)}} for email in emails
         ]
-        self._items.batch_write(puts)
+        self.table.batch_write(puts)
 
     def finish(self, batch_id: str) -> bool:
         """The batch is complete: from now on it is sent. False if it was withdrawn meanwhile."""
         values = items.to_item({":yes": True, ":no": False})
-        return self._items.update(
+        return self.table.update(
             items.batch_key(batch_id),
             "SET #ready = :yes REMOVE due_shard, due_at",
             # Repeating it is harmless; a withdrawn batch is gone or marked.
@@ -225,50 +226,50 @@ class Store:
         flags = items.to_item({":yes": True, ":no": False})
         unready = "#ready = :no"
         names = {"#ready": "ready"}
-        if not self._items.update(key, "SET withdrawn = :yes", unready, flags, names):
+        if not self.table.update(key, "SET withdrawn = :yes", unready, flags, names):
             batch = self.batch(batch_id)
             if batch is not None and batch.ready:
                 return False
         keys = [items.email_key(email.id) for email in self.emails(batch_id)]
-        self._items.batch_write([{"DeleteRequest": {"Key": key}} for key in keys])
-        if (item := self._items.get(key, ["idempotency_pk"])) and "idempotency_pk" in item:
-            self._items.delete(
+        self.table.batch_write([{"DeleteRequest": {"Key": key}} for key in keys])
+        if (item := self.table.get(key, ["idempotency_pk"])) and "idempotency_pk" in item:
+            self.table.delete(
                 {"pk": item["idempotency_pk"], "sk": {"S": "#"}},
                 "batch_id = :batch",
                 items.to_item({":batch": batch_id}),
             )
-        self._items.delete(key, unready, {":no": flags[":no"]}, names)
+        self.table.delete(key, unready, {":no": flags[":no"]}, names)
         return True
 
     # Reading
 
     def batch(self, batch_id: str) -> Batch | None:
         """A batch without its content."""
-        item = self._items.get(items.batch_key(batch_id), items.BATCH_PROJECTION)
+        item = self.table.get(items.batch_key(batch_id), items.BATCH_PROJECTION)
         return None if item is None else items.read_batch(item)
 
     def batch_with_content(self, batch_id: str) -> tuple[Batch, Content | None] | None:
         """A batch with its content, from S3 if it lies there; no content if it is gone there."""
-        item = self._items.get(items.batch_key(batch_id))
+        item = self.table.get(items.batch_key(batch_id))
         if item is None:
             return None
         packed = item["content"]["B"] if "content" in item else self._get_object(batch_id)
         return items.read_batch(item), None if packed is None else items.unpack(packed)
 
     def email(self, email_id: EmailId) -> Email | None:
-        item = self._items.get(items.email_key(email_id))
+        item = self.table.get(items.email_key(email_id))
         return None if item is None else items.read_email(item)
 
     def expiry(self, email_id: EmailId) -> int | None:
         """When TTL may remove an email: seconds since the epoch, as TTL has it."""
-        item = self._items.get(items.email_key(email_id), ["expires"])
+        item = self.table.get(items.email_key(email_id), ["expires"])
         return None if item is None else int(item["expires"]["N"])
 
     def emails(self, batch_id: str) -> list[Email]:
         """All emails of a batch, in their order."""
         found: list[Email] = []
         pages = self._dynamodb.get_paginator("query").paginate(
-            TableName=self._table,
+            TableName=self._name,
             ConsistentRead=True,
             KeyConditionExpression="pk = :pk AND begins_with(sk, :emails)",
             ExpressionAttributeValues=items.to_item(
@@ -283,7 +284,7 @@ class Store:
     def idempotency(self, key_name: str, key_hash: str, now: int) -> Idempotency | None:
         """The record of an Idempotency-Key that is still kept."""
         wanted = Idempotency(key_name, key_hash, "", "", 0)
-        item = self._items.get(wanted.key)
+        item = self.table.get(wanted.key)
         record = None if item is None else _read_idempotency(item)
         # TTL removes items late: what has expired is no longer there.
         return record if record and record.expires > now // 1000 else None
@@ -291,7 +292,7 @@ class Store:
     def ping(self) -> None:
         """Raise `StoreUnavailable` unless the table answers, and has our key."""
         try:
-            self._items.get(items.batch_key("ping"))
+            self.table.get(items.batch_key("ping"))
         except ClientError as error:
             raise StoreUnavailable(f"DynamoDB: {error}") from error
 
@@ -323,12 +324,12 @@ class Store:
             where=_as_hinted(hint),
             reads=True,
         )
-        item = self._items.change(claim)
+        item = self.table.change(claim)
         return None if item is None else items.read_email(item)
 
     def put_off(self, hint: Hint, due_at: int) -> None:
         """Have the sweep ask for the attempt that `hint` names at `due_at`, if it is not void."""
-        self._items.change(
+        self.table.change(
             Change(
                 key=items.email_key(hint.email_id),
                 sets=items.to_item({"due_at": due_at, "version": _new_version()}),
@@ -351,12 +352,12 @@ class Store:
             where=items.to_item({"version": before.version}),
             removes=removes,
         )
-        change_it = self._items.change_alone if alone else self._items.change
+        change_it = self.table.change_alone if alone else self.table.change
         return None if change_it(change) is None else after
 
     def discard(self, email: Email) -> None:
         """Remove an email whose batch was withdrawn while it was being written."""
-        self._items.delete(
+        self.table.delete(
             items.email_key(email.id),
             "version = :version",
             items.to_item({":version": email.version}),
@@ -393,7 +394,7 @@ class Store:
 
     def _due_query(self, shard: int, now: int) -> dict[str, Any]:
         return {
-            "TableName": self._table,
+            "TableName": self._name,
             "IndexName": DUE_INDEX,
             "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
             "ExpressionAttributeValues": items.to_item({":shard": shard, ":now": now}),
@@ -406,10 +407,10 @@ class Store:
         found: list[Item] = []
         if keys:
             answer = self._dynamodb.batch_get_item(
-                RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
+                RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}}
             )
             # What it left out for its size stays due, and is found by the next sweep.
-            found = list(answer["Responses"].get(self._table, []))
+            found = list(answer["Responses"].get(self._name, []))
         emails = map(items.read_email, found)
         due = [email for email in emails if email.due_at is not None and email.due_at <= now]
         return [*(id_ for id_ in ids if isinstance(id_, str)), *due]
@@ -419,7 +420,7 @@ class Store:
     def _put(self, item: Item) -> dict[str, Any]:
         return {
             "Put": {
-                "TableName": self._table,
+                "TableName": self._name,
                 "Item": item,
                 "ConditionExpression": "attribute_not_exists(pk)",
                 "ReturnValuesOnConditionCheckFailure": "ALL_OLD",

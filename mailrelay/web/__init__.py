@@ -7,6 +7,7 @@ from flask import Flask
 from mailrelay import assembly, providers
 from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
+from mailrelay.shared import Shared
 from mailrelay.web import circuits, emails, headers, health, metrics, problems, requests
 from mailrelay.web.auth import Gate
 
@@ -33,6 +34,6 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     app.register_blueprint(metrics.blueprint(assembly.backlog(settings), settings.providers))
     gate = Gate(settings)
     app.register_blueprint(emails.blueprint(relay, gate, settings.providers, settings.senders))
-    app.register_blueprint(circuits.blueprint(assembly.shared(settings), settings, gate))
+    app.register_blueprint(circuits.blueprint(Shared(store.table), settings, gate))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
     return app

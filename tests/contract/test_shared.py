@@ -43,7 +43,7 @@ def settings(local_aws: str) -> Iterator[Settings]:
 @pytest.fixture(scope="module")
 def processes(settings: Settings) -> list[Shared]:
     """One for each of some processes: each has a client of its own."""
-    return [assembly.shared(settings) for _ in range(4)]
+    return [Shared(assembly.store(settings).table) for _ in range(4)]
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_table_that_cannot_be_reached_is_said(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    shared = assembly.shared(settings, glance=True)
+    shared = Shared(Table(aws.dynamodb(settings, glance=True), settings.table))
 
     for call in (
         lambda: shared.circuits(["mailgun"]),

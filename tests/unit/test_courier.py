@@ -655,7 +655,7 @@ def test_a_process_that_is_ending_gives_up_after_a_lease(
     store: Store, settings: Settings, providers: dict[str, FakeProvider]
 ) -> None:
     flaky: Any = Flaky(store, failures=1_000_000)
-    policy = replace(assembly.policy(settings), lease=200)
+    policy = replace(assembly.policy(settings), lease=200, longest_send=0)
     courier = a_courier(flaky, providers, settings, policy=policy)
     email = stored(store)
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from mailrelay import assembly, circuit, cli, clock, provision
+from mailrelay import circuit, cli, clock, provision
 from mailrelay.circuit import State
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer
@@ -39,7 +39,7 @@ def world() -> Iterator[World]:
 
 @pytest.fixture
 def shared(world: World) -> Shared:
-    return assembly.shared(world.settings)
+    return Shared(world.store.table)
 
 
 def run(*arguments: str) -> Result:
