@@ -116,7 +116,7 @@ class Fanout:
                     if time.time() - kept > ABANDONED_AFTER:
                         log.info("removing an abandoned inbox", queue=_name(url))
                         self.sqs.delete_queue(QueueUrl=url)
-        for topic in self._topics.values():
+        for topic in tuple(self._topics.values()):  # Another thread may add one meanwhile.
             self._unsubscribe_the_dead(topic)
 
     def _unsubscribe_the_dead(self, topic: str) -> None:

@@ -454,6 +454,19 @@ def test_who_starts_removes_what_was_abandoned_and_nothing_else(
     assert _subscribed(fanout, "events") == subscribed
 
 
+def test_a_process_begins_to_publish_while_it_removes_what_was_abandoned(
+    fanout: Fanout, make_inbox: Callable[..., Inbox]
+) -> None:
+    """As a worker's events do, in a thread beside the one that listens."""
+
+    def publish(**_: Any) -> None:
+        fanout.topic("control")
+
+    fanout.sns.meta.events.register("before-call.sns.ListSubscriptionsByTopic", publish)
+    inbox = make_inbox()
+    assert _hear(inbox.listen(), fanout, "first", "second") == ["first", "second"]
+
+
 @pytest.mark.parametrize("client", ["sqs", "sns"])
 def test_who_may_not_remove_anything_listens_all_the_same(
     fanout: Fanout, make_inbox: Callable[..., Inbox], client: str
