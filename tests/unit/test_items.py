@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailrelay.items import from_item, to_item
@@ -14,17 +14,19 @@ from mailrelay.items import from_item, to_item
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**37), 10**37) | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(), plain))
+@settings(max_examples=50)
+@given(st.dictionaries(st.text(max_size=5), plain))
 def test_items_are_written_as_boto3_writes_them(values: dict[str, Any]) -> None:
     there = {name: value for name, value in values.items() if value is not None}
     assert to_item(values) == {name: TypeSerializer().serialize(there[name]) for name in there}
 
 
-@given(st.dictionaries(st.text(), plain))
+@settings(max_examples=50)
+@given(st.dictionaries(st.text(max_size=5), plain))
 def test_items_are_read_as_they_were_written(values: dict[str, Any]) -> None:
     written = to_item(values)
     read = from_item(written)
