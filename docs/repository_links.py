@@ -7,12 +7,11 @@ the pages of docs/ alone. An extension of Python-Markdown, which `make docs` loa
 from __future__ import annotations
 
 from urllib.parse import urlsplit
-from xml.etree.ElementTree import Element  # noqa: S405  # no XML is read
+from xml.etree.ElementTree import Element  # no XML is read
 
 from markdown import Markdown
 from markdown.extensions import Extension
 from markdown.treeprocessors import Treeprocessor
-
 
 PAGES = (".md", ".html")
 """What another page ends in, before and after the site's own rewriting."""
@@ -28,9 +27,9 @@ class _RepositoryLinks(Treeprocessor):
 
 
 class RepositoryLinks(Extension):
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802  # Python-Markdown's name
+    def extendMarkdown(self, md: Markdown) -> None:  # Python-Markdown's name
         md.treeprocessors.register(_RepositoryLinks(md), "repository_links", 0)
 
 
-def makeExtension(**kwargs: object) -> RepositoryLinks:  # noqa: N802
+def makeExtension(**kwargs: object) -> RepositoryLinks:
     return RepositoryLinks(**kwargs)
