@@ -106,6 +106,7 @@ def reader(stack: Stack, sandbox: Sandbox, checkout: Path) -> Iterator[Reader]:
     shell = Shell(environ, checkout)
     yield Reader(stack, sandbox, shell)
     shell.close()
+    sandbox.heal()
 
 
 TRIED_PAGES = [

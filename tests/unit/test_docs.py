@@ -51,7 +51,7 @@ def test_the_variables_of_the_command_line_are_documented() -> None:
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(path: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
         if not link.startswith(("http://", "https://")):
             assert (path.parent / link).exists(), link
 
