@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help install run test chaos coverage bench lint audit format lock clean
+.PHONY: help install run test chaos coverage bench docs lint audit format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets (what a bare `make` does)
@@ -31,6 +31,11 @@ chaos: $(INSTALLED) ## cause faults in a real relay for 30 minutes and see that 
 
 coverage: $(INSTALLED) ## run every test and show which lines none reaches; takes twice as long
 	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --cov
+
+# PYTHONPATH: what docs/repository_links.py is there for, the site's generator has to find.
+docs: $(INSTALLED) ## write the tables of docs/configuration.md, and build the documentation into build/site; read it: .venv/bin/python -m http.server -d build/site 8080
+	@$(BIN)/cog -r docs/configuration.md
+	@PYTHONPATH=docs $(BIN)/zensical build --strict
 
 lint: $(INSTALLED) ## check style, format, types and security
 	$(BIN)/ruff check

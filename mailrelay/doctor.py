@@ -10,8 +10,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mailrelay import assembly, aws, clock, providers, provision
 from mailrelay.message import Outcome
 from mailrelay.provision import DELIVER_QUEUE, SWEEP_QUEUE
-from mailrelay.settings import SHORTEST_API_KEY, Settings, SettingsError
+from mailrelay.settings import Settings, SettingsError
 from mailrelay.store import StoreUnavailable
+from mailrelay.values import SHORTEST_API_KEY
 
 
 @dataclass(frozen=True, slots=True)

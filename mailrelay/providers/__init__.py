@@ -12,7 +12,8 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from mailrelay.message import Address, Content, Outcome
-from mailrelay.settings import RATE_PREFIX, Settings, SettingsError
+from mailrelay.settings import Settings, SettingsError
+from mailrelay.variables import RATE_PREFIX
 
 ENTRY_POINT_GROUP = "mailrelay.providers"
 """Where a package says which providers it has: ``name = package.module:factory``.

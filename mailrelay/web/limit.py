@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from mailrelay.settings import RequestLimit
+from mailrelay.values import RequestLimit
 
 
 class Limiter:

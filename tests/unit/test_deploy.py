@@ -135,6 +135,10 @@ def test_every_alert_says_what_to_do() -> None:
     links = re.findall(r"runbook_url: docs/operating\.md#(\w+)", ALERTS)
     assert links == [name.lower() for name in names]
     assert set(links) <= anchors
+    for name in names:
+        [section] = re.findall(rf"^### {name}$(.*?)^##", text, re.MULTILINE | re.DOTALL)
+        assert "**Means**: " in section
+        assert "**Do**" in section
     for word in ("summary:", "description:", "severity:"):
         assert ALERTS.count(word) == len(names)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.settings import RequestLimit
+from mailrelay.values import RequestLimit
 from mailrelay.web.limit import Limiter
 
 

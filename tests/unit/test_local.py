@@ -189,7 +189,7 @@ def test_given_keys_are_used_and_shown_nowhere() -> None:
 
 
 def test_a_variable_that_cannot_work_is_named() -> None:
-    with pytest.raises(SettingsError, match="AWS_PORT: must be"):
+    with pytest.raises(SettingsError, match="AWS_PORT: takes"):
         planned(AWS_PORT="many")
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mailrelay.settings import RequestLimit, Settings, SettingsError, load
+from mailrelay.settings import Settings, SettingsError, load
+from mailrelay.values import RequestLimit
 
 DEFAULTS: dict[str, Any] = {
     "providers": ("mailgun", "ses", "sendgrid"),
@@ -114,7 +115,7 @@ BAD_URLS = (
 )
 NOT_SECONDS = ("soon", "0", "-1", "nan", "inf", "-inf", "1e999", "1e300", "10 s", "1,5", "86400.5")
 NOT_PORTS = ("0", "-1", "65536", "8000.5", "http", "1" * 5000)
-WHAT_TAKES_SECONDS = r"must be a number above 0, up to 86400$"
+WHAT_TAKES_SECONDS = r"takes a number above 0, up to 86400$"
 
 BAD: list[tuple[str, tuple[str, ...], str]] = [
     (
@@ -145,7 +146,7 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
         "takes NAME:@DOMAIN and NAME:ADDRESS, comma-separated",
     ),
     *(
-        (name, BAD_URLS, "must be an http:// or https:// address")
+        (name, BAD_URLS, "takes an http:// or https:// address")
         for name in (
             "MAILGUN_BASE_URL",
             "SENDGRID_BASE_URL",
@@ -154,27 +155,35 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
         )
     ),
     *(
-        (name, ("a b", "a\nb", "schlüssel", "a\x00"), "must be made of visible ASCII")
+        (name, ("a b", "a\nb", "schlüssel", "a\x00"), "takes visible ASCII")
         for name in (
             "MAILGUN_API_KEY",
             "SENDGRID_API_KEY",
         )
     ),
-    ("MAILGUN_DOMAIN", ("a b", "mg.example.com/x", "https://mg.example.com"), "a domain name"),
+    (
+        "MAILGUN_DOMAIN",
+        ("a b", "mg.example.com/x", "https://mg.example.com"),
+        "takes a domain name",
+    ),
     *(
-        (name, ("EU", "eu_west_1", "eu west", "a" * 64), "the name of a region, such as")
+        (name, ("EU", "eu_west_1", "eu west", "a" * 64), "takes the name of a region, such as")
         for name in (
             "SES_REGION",
             "AWS_REGION",
         )
     ),
-    ("MAILRELAY_TABLE", ("ab", "a" * 256, "my table", "tisch-ä"), "must have 3 to 255 letters"),
-    ("MAILRELAY_BUCKET", ("ab", "a" * 64, "Bucket", "-abc", "abc."), "the name of an S3 bucket"),
-    ("MAILRELAY_QUEUE_PREFIX", ("a" * 51, "a.b", "a b"), "must have 1 to 50 letters"),
+    ("MAILRELAY_TABLE", ("ab", "a" * 256, "my table", "tisch-ä"), "takes 3 to 255 letters"),
+    (
+        "MAILRELAY_BUCKET",
+        ("ab", "a" * 64, "Bucket", "-abc", "abc."),
+        "takes the name of an S3 bucket",
+    ),
+    ("MAILRELAY_QUEUE_PREFIX", ("a" * 51, "a.b", "a b"), "takes 1 to 50 letters"),
     (
         "MAILRELAY_MESSAGE_TTL",
         ("59", "1209601", "60.5", "1e3", "-60", "minute", "9" * 5000),
-        "must be a whole number from 60 to 1209600",
+        "takes a whole number from 60 to 1209600",
     ),
     *(
         (name, NOT_SECONDS, WHAT_TAKES_SECONDS)
@@ -189,27 +198,27 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
         ("0", "60,-1", "60,,300", "60,", ",", "nan", "60,inf", "a minute"),
         "takes seconds, comma-separated, each above 0",
     ),
-    ("MAILRELAY_DUPLICATES", ("yes", "Allow", "allow avoid"), "must be allow or avoid"),
-    ("MAILRELAY_EVENTS", ("yes", "Off", "0", "on off"), "must be on or off"),
+    ("MAILRELAY_DUPLICATES", ("yes", "Allow", "allow avoid"), "takes allow or avoid"),
+    ("MAILRELAY_EVENTS", ("yes", "Off", "0", "on off"), "takes on or off"),
     (
         "MAILRELAY_CONCURRENCY",
         ("0", "1001", "2.5", "many"),
-        "must be a whole number from 1 to 1000",
+        "takes a whole number from 1 to 1000",
     ),
-    ("MAILRELAY_LOG_FORMAT", ("JSON", "logfmt", "json text"), "must be auto, json or text"),
-    ("MAILRELAY_METRICS_ADDRESS", ("localhost", "127.0.0.1:8001", "off"), "must be an IP address"),
+    ("MAILRELAY_LOG_FORMAT", ("JSON", "logfmt", "json text"), "takes auto, json or text"),
+    ("MAILRELAY_METRICS_ADDRESS", ("localhost", "127.0.0.1:8001", "off"), "takes an IP address"),
     (
         "MAILRELAY_METRICS_PORT",
         ("-1", "65536", "off", "8001.5"),
-        "must be a whole number from 0 to 65535",
+        "takes a whole number from 0 to 65535",
     ),
     (
         "MAILRELAY_RETENTION_DAYS",
         ("0", "-1", "nan", "1e300", "36501", "a month"),
-        "must be a number above 0, up to 36500$",
+        "takes a number above 0, up to 36500$",
     ),
     *(
-        (name, NOT_PORTS, "must be a whole number from 1 to 65535")
+        (name, NOT_PORTS, "takes a whole number from 1 to 65535")
         for name in (
             "PORT",
             "FLOWER_PORT",
