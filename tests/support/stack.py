@@ -148,7 +148,7 @@ def create(aws: str, sandbox: Sandbox, logs: Path, **variables: str) -> Stack:
         "MAILRELAY_TABLE": unused_name("e2e"),
         "MAILRELAY_QUEUE_PREFIX": unused_name("e2e") + "-",
         "MAILRELAY_METRICS_PORT": str(free_port()),
-        "MAILRELAY_SWEEP_INTERVAL": "1",
+        "MAILRELAY_SWEEP_INTERVAL": "2",
         "MAILRELAY_RETRY_SCHEDULE": "1,1,1",
         "MAILRELAY_PROVIDER_TIMEOUT": "1",
         "MAILRELAY_LEASE": "5",
