@@ -10,7 +10,7 @@ import urllib3
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer
-from tests.support.browser import Browser, text_of
+from tests.support.console import Browser, text_of
 from tests.support.processes import free_port
 from tests.support.sandbox import Sandbox
 from tests.unit import test_web_app

@@ -11,7 +11,7 @@ import pytest
 from mailrelay.message import EmailId, Outcome, Status
 from mailrelay.providers import Answer
 from mailrelay.web.console.batches import PAGE, listing, shares
-from tests.support.browser import Browser, text_of
+from tests.support.console import Browser, text_of
 from tests.support.records import a_batch, an_email
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, OTHER_KEY, World, clear
