@@ -78,6 +78,8 @@ class Settings:
     flower_port: int
     sandbox_port: int
     aws_port: int
+    sandbox_url: str | None
+    flower_url: str | None
 
     @property
     def longest_send(self) -> float:

@@ -322,6 +322,18 @@ class MakeRun(Schema):
 
     sandbox_port = Variable("SANDBOX_PORT", values.PORT, "the provider sandbox", default=8025)
     aws_port = Variable("AWS_PORT", values.PORT, "the local AWS", default=4566)
+    sandbox_url = Variable(
+        "MAILRELAY_SANDBOX_URL",
+        values.URL,
+        "where the console finds the sandbox, for its switches and mailbox. `make run` sets it where"
+        " all providers are the sandbox's; elsewhere leave it out",
+    )
+    flower_url = Variable(
+        "MAILRELAY_FLOWER_URL",
+        values.URL,
+        "where the console's link to Flower leads; without it there is none. `make run` sets it to"
+        " its own",
+    )
 
 
 class Environment(Api, Providers, Aws, Delivery, Flower, Metrics, Logs, MakeRun):
