@@ -259,11 +259,11 @@ def test_a_large_batch_is_ready_only_when_it_is_finished(backend: Backend) -> No
 
     assert before is not None
     assert not before.ready
-    assert backend.store.finish(batch.id)
+    assert backend.store.finish(batch)
     assert backend.store.batch(batch.id) == replace(batch, ready=True)
     assert len(backend.store.emails(batch.id)) == 30
     # Finishing it again, as botocore may, is no error.
-    assert backend.store.finish(batch.id)
+    assert backend.store.finish(batch)
 
 
 def test_an_unfinished_batch_is_due_and_a_finished_one_is_not(backend: Backend) -> None:
@@ -272,7 +272,7 @@ def test_an_unfinished_batch_is_due_and_a_finished_one_is_not(backend: Backend) 
     assert backend.due(withdraw_at - 1) == []
     assert backend.due(withdraw_at) == [batch.id]
 
-    backend.store.finish(batch.id)
+    backend.store.finish(batch)
 
     assert backend.due(withdraw_at) == []
 
@@ -294,7 +294,7 @@ def test_a_withdrawn_batch_leaves_nothing_and_frees_its_idempotency_key(
     assert backend.store.withdraw(batch.id)
 
     assert backend.items() == []
-    assert not backend.store.finish(batch.id)
+    assert not backend.store.finish(batch)
 
 
 def test_a_batch_that_is_being_withdrawn_cannot_get_ready(backend: Backend) -> None:
@@ -306,7 +306,7 @@ def test_a_batch_that_is_being_withdrawn_cannot_get_ready(backend: Backend) -> N
         ExpressionAttributeValues={":yes": {"BOOL": True}},
     )
 
-    assert not backend.store.finish(batch.id)
+    assert not backend.store.finish(batch)
     assert backend.store.withdraw(batch.id)
     assert backend.items() == []
 
@@ -318,7 +318,7 @@ def test_emails_that_are_written_after_the_withdrawal_are_removed_as_well(
     backend.store.withdraw(batch.id)
     backend.store.add_emails([an_email(batch, 30)], batch.created_at)
 
-    assert not backend.store.finish(batch.id)
+    assert not backend.store.finish(batch)
     assert backend.store.withdraw(batch.id)
 
     assert backend.items() == []
@@ -752,7 +752,7 @@ CALLS: list[Callable[[Store], object]] = [
     lambda store: list(store.due(0, 1)),
     lambda store: store.claim(Hint(EmailId("x", 0), 0, 1), 1, 2),
     lambda store: store.advance(an_email(a_batch()), an_email(a_batch())),
-    lambda store: store.finish("x"),
+    lambda store: store.finish(a_batch()),
     lambda store: store.forestall("x", 1),
     lambda store: store.withdraw("x"),
     lambda store: store.add_emails([an_email(a_batch())], clock.now()),
