@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
@@ -44,6 +43,10 @@ class _When(NamedTuple):
     width: int
 
 
+def _end(when: _When) -> int:
+    return when.start + when.width
+
+
 Counts = Mapping[_When, Mapping[str, int]]
 
 
@@ -55,7 +58,7 @@ class Counters:
 
     def add(self, when: _When, counted: Mapping[str, int]) -> None:
         """Add up what one process has counted."""
-        expires = (when.start + when.width) // 1000 + LIFE
+        expires = _end(when) // 1000 + LIFE
         self._table.add(items.counters_key(*when), counted, {"expires": expires})
 
     def read(self, period: Period) -> Overview:
@@ -90,7 +93,7 @@ class Pending:
     """What this process has counted and not yet written. For many threads."""
 
     def __init__(self) -> None:
-        self._counts: dict[_When, Counter[str]] = {}
+        self._counts: dict[_When, dict[str, int]] = {}
         self._lock = threading.Lock()
 
     def observe(self, what: Observation) -> None:
@@ -116,24 +119,31 @@ class Pending:
     def _add(self, counted: Counts) -> None:
         with self._lock:
             for when, values in counted.items():
-                self._counts.setdefault(when, Counter()).update(values)
-            for when in sorted(self._counts)[:-_MOST_PENDING]:
-                del self._counts[when]
+                into = self._counts.setdefault(when, {})
+                for name, count in values.items():
+                    into[name] = into.get(name, 0) + count
+            while len(self._counts) > _MOST_PENDING:
+                del self._counts[min(self._counts, key=_end)]
 
 
 class Flushing:
-    """Has a thread write what is pending, and the end of the process write the rest."""
+    """A thread that writes what is pending, until it is stopped."""
 
     def __init__(self, pending: Pending, counters: Counters) -> None:
         self._pending = pending
         self._counters = counters
+        self._stopped = threading.Event()
         self._well = True
         threading.Thread(target=self._run, name="counters", daemon=True).start()
-        atexit.register(self._end)
+
+    def stop(self) -> None:
+        """Write the rest, unless DynamoDB is away: the end of a process is not to wait for it."""
+        self._stopped.set()
+        if self._well:
+            self._flush()
 
     def _run(self) -> None:
-        never = threading.Event()
-        while not never.wait(INTERVAL):
+        while not self._stopped.wait(INTERVAL):
             self._flush()
 
     def _flush(self) -> None:
@@ -147,11 +157,6 @@ class Flushing:
             log.error("what was counted is lost", error=error, exc_info=error)
         else:
             self._well = True
-
-    def _end(self) -> None:
-        # While DynamoDB is away, the end of a process is not to wait for it.
-        if self._well:
-            self._flush()
 
 
 _PENDING = Pending()
@@ -167,4 +172,4 @@ def start(table: Table) -> None:
 
     `table` is to be one whose client gives up at once: the end of the process waits for it.
     """
-    Flushing(_PENDING, Counters(table))
+    atexit.register(Flushing(_PENDING, Counters(table)).stop)
