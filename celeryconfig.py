@@ -42,6 +42,7 @@ broker_transport_options = {
         "connect_timeout": 1,
         "read_timeout": 3,
         "retries": {"mode": "standard", "total_max_attempts": 2},
+        **_aws.FRUGAL,
     },
     # The same for opening a connection: kombu would try for 4 s, with pauses of 2 s.
     "max_retries": 0,

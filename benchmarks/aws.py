@@ -4,6 +4,10 @@ An ASGI application around ministack's: ``uvicorn benchmarks.aws:app``. What it 
 would bill, whoever asks by whichever library: ``GET /_benchmark/requests`` answers how many
 requests there were of each operation, ``{"sqs.SendMessage": 3}``.
 
+With `BENCHMARK_AWS_TAKES_ALL` it answers writes without looking at them, and keeps nothing of them: the
+local AWS takes ten times as long for one as AWS does, and one after the other. That is for measuring
+what only writes.
+
 SQS answers a long poll as soon as a message comes. ministack 1.5 looks for one each 100 ms, which
 would be most of the time that an email takes through an idle relay; so polls wait here.
 """
@@ -11,6 +15,7 @@ would be most of the time that an email takes through an idle relay; so polls wa
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -19,6 +24,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,6 +36,17 @@ REQUESTS = "/_benchmark/requests"
 
 OURSELVES = "benchmark"
 """How the user agent begins of the benchmark's own clients, whose requests do not count."""
+
+_TAKEN: Mapping[str, Callable[[Any], Any]] = {
+    "sqs.SendMessage": lambda asked: _taken(asked["MessageBody"]),
+    "sqs.SendMessageBatch": lambda asked: {
+        "Successful": [{"Id": e["Id"]} | _taken(e["MessageBody"]) for e in asked["Entries"]]
+    },
+    "dynamodb.BatchWriteItem": lambda _: {"UnprocessedItems": {}},
+    "dynamodb.TransactWriteItems": lambda _: {},
+    "dynamodb.UpdateItem": lambda _: {},
+}
+"""What answers a write that is not looked at."""
 
 _PUTS = ("sqs.SendMessage", "sqs.SendMessageBatch", "sns")
 """What may put a message into a queue."""
@@ -45,8 +62,9 @@ _SCOPE = re.compile(rb"Credential=[^/]*/[^/]*/[^/]*/([^/]*)/")
 class Region:
     """`application`, each of whose answers comes `seconds` later."""
 
-    def __init__(self, application: Application, seconds: float) -> None:
+    def __init__(self, application: Application, seconds: float, *, takes_all: bool) -> None:
         self._application, self._seconds = application, seconds
+        self._taken = _TAKEN if takes_all else {}
         self._requests: Counter[str] = Counter()
         self._sent = asyncio.Event()
         """Set, and replaced, whenever there may be a new message in some queue."""
@@ -69,6 +87,9 @@ class Region:
                 await asyncio.sleep(self._seconds)
             await send(message)
 
+        if take := self._taken.get(name or ""):
+            await answer(send_later, json.dumps(take(json.loads(await body(receive)))).encode())
+            return
         if name == "sqs.ReceiveMessage":
             await self._poll(scope, receive, send_later)
             return
@@ -118,6 +139,12 @@ def operation(headers: Mapping[bytes, bytes]) -> str | None:
     return signed[1].decode() if signed else None
 
 
+def _taken(text: str) -> dict[str, str]:
+    """What SQS says of a message that it took."""
+    digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    return {"MessageId": str(uuid4()), "MD5OfMessageBody": digest}
+
+
 async def body(receive: Receive) -> bytes:
     """All of a request's body."""
     parts = []
@@ -141,4 +168,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     from ministack.app import app  # type: ignore[import-untyped]
 
-    return Region(app, float(os.environ.get("BENCHMARK_AWS_SECONDS", "0")))
+    return Region(
+        app,
+        float(os.environ.get("BENCHMARK_AWS_SECONDS", "0")),
+        takes_all=os.environ.get("BENCHMARK_AWS_TAKES_ALL") == "1",
+    )

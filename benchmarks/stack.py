@@ -61,12 +61,14 @@ class Stack(ABC):
         *,
         provider_seconds: float = 0,
         aws_seconds: float = 0,
+        aws_takes_all: bool = False,
         real_aws: bool = False,
     ) -> None:
         """Whatever is started is stopped by `stopping`, last come first.
 
         The provider answers after `provider_seconds`, the local AWS `aws_seconds` later than it
-        could; AWS itself as it does, with the caller's credentials.
+        could, and writes without looking at them where it `aws_takes_all`; AWS itself as it does,
+        with the caller's credentials.
         """
         self.folder, self._stopping = folder, stopping
         self.prefix = f"{self.name}-bench-{secrets.token_hex(4)}-"
@@ -92,6 +94,7 @@ class Stack(ABC):
             "MAILGUN_DOMAIN": "sandbox.example",
             "MAILGUN_BASE_URL": provider,
             "BENCHMARK_AWS_SECONDS": str(aws_seconds),
+            "BENCHMARK_AWS_TAKES_ALL": "1" if aws_takes_all else "0",
             "BENCHMARK_PROVIDER_SECONDS": str(provider_seconds),
         }
         if self._aws is None:

@@ -552,5 +552,5 @@ def _read_idempotency(item: Item) -> Idempotency:
         key_hash=key_hash,
         fingerprint=values["fingerprint"],
         batch_id=values["batch_id"],
-        expires=int(values["expires"]),
+        expires=values["expires"],
     )

@@ -27,8 +27,8 @@ _MAX_BATCH_WRITE = 25
 _MAX_STATEMENTS = 25
 """Statements in one BatchExecuteStatement."""
 
-_AT_ONCE = 4
-"""BatchWriteItems of one call that are under way at the same time: more keep a caller's core busy."""
+_AT_ONCE = 8
+"""BatchWriteItems of one call that are under way at the same time. More gain nothing where each takes 10 ms."""
 
 _LINGER = 0.025
 """Seconds that a change waits for others, while there are others: little beside a provider's answer."""

@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 _MOST = 10
 """Entries in one request (SendMessageBatch and DeleteMessageBatch in the SQS API reference)."""
 
-_AT_ONCE = 4
+_AT_ONCE = 8
 """Requests of one batch of messages that are under way at the same time."""
 
 _GATHER_SECONDS = 0.05

@@ -110,14 +110,15 @@ class Channel(SQS.Channel):
         return meter(super()._new_boto_client(*args, **kwargs))  # type: ignore[misc]
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> Iterator[list[tuple[str, dict[str, Any]]]]:
         """What is published meanwhile goes out in requests of ten, when this ends.
 
-        Raises botocore's errors, and `NotAllSent`. To be deleted once kombu sends batches.
+        The list of it: messages, each with the address of its queue before it. Raises botocore's
+        errors, and `NotAllSent`. To be deleted once kombu sends batches.
         """
         put = self._together = []
         try:
-            yield
+            yield put
         finally:
             self._together = None
         batches.send(self.sqs(), put)

@@ -21,8 +21,10 @@ from tasks.app import app
 from tasks.queue import CeleryQueue
 
 batch = "01K9ZZZZZZZZZZZZZZZZZZZZZZ"
-args, headers = (f"{batch}-0", 1, 2), {"request_id": "request"}
-app.send_task("tasks.deliver", args, headers=headers, ignore_result=True)
+headers = {"request_id": "request"}
+for index in range(2):
+    args = f"{batch}-{index}", 1, 2
+    app.send_task("tasks.deliver", args, headers=headers, ignore_result=True)
 names = ["someone@example.com", "someone@example.com", "other", None, *(["demo"] * 8)]
 CeleryQueue(load()).put(
     Hint(EmailId(batch, index), 1, 2, "request", name) for index, name in enumerate(names)
@@ -45,11 +47,11 @@ def put(local_aws: str) -> list[Any]:
         timeout=60,
     )
     found: list[Any] = []
-    while len(found) < 13:
+    while len(found) < 14:
         answer = sqs.receive_message(
             QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"]
         )
-        assert answer.get("Messages"), f"{len(found)} of 13 are there"
+        assert answer.get("Messages"), f"{len(found)} of 14 are there"
         found += answer["Messages"]
     return found
 
@@ -67,19 +69,31 @@ def decoded(message: Any) -> dict[str, Any]:
     return made
 
 
-def test_a_message_is_the_one_that_celery_would_send(put: list[Any]) -> None:
-    """But for the address of replies, of which there are none, and for its group."""
-    one, other = [made for made in map(decoded, put) if made["body"][0][0].endswith("Z-0")]
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_message_is_the_one_that_celery_would_send(put: list[Any], index: int) -> None:
+    """But for the address of replies, of which there are none, and for its group.
+
+    The first as well as those that are made after it.
+    """
+    ends = f"Z-{index}"
+    one, other = [made for made in map(decoded, put) if made["body"][0][0].endswith(ends)]
 
     assert one == other
+
+
+def test_a_message_names_its_task_by_one_id(put: list[Any]) -> None:
+    for made in (json.loads(message["Body"]) for message in put):
+        headers, properties = made["headers"], made["properties"]
+        assert headers["id"] == headers["root_id"] == properties["correlation_id"]
+        assert properties["delivery_tag"] != headers["id"]
 
 
 def test_each_hint_has_a_message_with_an_id_of_its_own(put: list[Any]) -> None:
     arguments = sorted(decoded(message)["body"][0] for message in put)
     ids = {json.loads(message["Body"])["headers"]["id"] for message in put}
 
-    assert len(ids) == 13
-    wanted = [f"01K9ZZZZZZZZZZZZZZZZZZZZZZ-{index}" for index in (0, *range(12))]
+    assert len(ids) == 14
+    wanted = [f"01K9ZZZZZZZZZZZZZZZZZZZZZZ-{index}" for index in (0, 1, *range(12))]
     assert arguments == sorted([email_id, 1, 2] for email_id in wanted)
 
 

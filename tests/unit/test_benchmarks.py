@@ -176,7 +176,7 @@ def test_the_local_aws_tells_what_it_was_asked() -> None:
         sent.append(message)
 
     async def ask() -> None:
-        application = Region(aws, seconds=0)
+        application = Region(aws, seconds=0, takes_all=False)
         target = (b"x-amz-target", b"AmazonSQS.SendMessage")
         for path, headers in (("/", [target]), ("/", [target]), (REQUESTS, [])):
             await application({"type": "http", "path": path, "headers": headers}, receive, send)
@@ -216,7 +216,7 @@ def test_a_long_poll_is_answered_when_a_message_comes() -> None:
         return answer
 
     async def poll_then_send() -> bytes:
-        region = Region(aws, seconds=0)
+        region = Region(aws, seconds=0, takes_all=False)
         poll = asyncio.create_task(ask(region, "ReceiveMessage"))
         while not asked:
             await asyncio.sleep(0)
