@@ -1,0 +1,36 @@
+"""The console: mail sent, watched and understood in the browser, at `/`.
+
+Pages are made on the server; htmx, of which a copy lies in `static/console`, replaces parts of them.
+Who signs in with an API key sees what that key sees. Each kind of page is a module with its routes:
+
+    sign_in.py   the session: its beginning and its end
+    overview.py  how the relay does
+    send.py      the form, by recipients.py
+    batches.py   a batch: its counts, its recipients
+    emails.py    one email: its way, by timeline.py
+    sandbox.py   in `make run` only: the sandbox's switches and its mailbox
+
+What they share: session.py (who is signed in), secret.py (what signs that), pages.py (what a page
+looks like, errors too), times.py (times as people say them).
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, Flask
+
+from mailrelay.relay import Relay
+from mailrelay.settings import Settings
+from mailrelay.table import Table
+from mailrelay.web.auth import Gate
+from mailrelay.web.console import overview, pages, session, sign_in
+from mailrelay.web.console.secret import Secret
+
+
+def register(app: Flask, settings: Settings, table: Table, relay: Relay, gate: Gate) -> None:
+    """Have `app` serve the console, for whom the gate lets in."""
+    console = Blueprint("console", __name__, template_folder="templates")
+    pages.register(app, console, flower_url=None)
+    session.register(app, console, Secret(table), gate)
+    sign_in.register(console, gate, local=False)
+    overview.register(console)
+    app.register_blueprint(console)

@@ -1,0 +1,14 @@
+// What neither HTML nor htmx does by itself. Everything works without it, but for what it adds.
+"use strict";
+
+// A second press while the first is under way would only make its user wait twice.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.submitter?.formTarget || form.target) return; // goes to a frame; this page stays
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "yes";
+});
+// The browser may show the page again as it was when it was left.
+addEventListener("pageshow", () => {
+  document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
+});
