@@ -200,7 +200,8 @@ def last_error(email: Email) -> Attempt | None:
 
 # What a person may decide
 
-_RESENDABLE = (Status.UNKNOWN, Status.FAILED, Status.DEFERRED)
+RESENDABLE = (Status.UNKNOWN, Status.FAILED, Status.DEFERRED)
+"""What `resend` takes."""
 
 
 class NotApplicable(Exception):
@@ -213,7 +214,7 @@ def resend(email: Email, expires_at: int, now: int, policy: Policy) -> Email:
     Of an `unknown` email this says that a second one is better than none. `expires_at` is when
     TTL may remove the email: it must be over by then, or it would be lost. Raises `NotApplicable`.
     """
-    if email.status not in _RESENDABLE:
+    if email.status not in RESENDABLE:
         raise NotApplicable(
             f"The email is {email.status}; resend takes one that is unknown, failed or deferred."
         )

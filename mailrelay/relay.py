@@ -259,13 +259,13 @@ class Relay:
         email = self._store.email(email_id)
         if email is None or email.key_name != key_name:
             return None
-        if not email.attempts and self._accepted_batch(email_id.batch_id, key_name) is None:
+        if not email.attempts and self.accepted_batch(email_id.batch_id, key_name) is None:
             return None
         return email
 
     def batch(self, batch_id: str, key_name: str, start: int, limit: int) -> BatchView | None:
         """A batch of this API key's, with `limit` emails from the index `start` on."""
-        batch = self._accepted_batch(batch_id, key_name)
+        batch = self.accepted_batch(batch_id, key_name)
         if batch is None:
             return None
         emails = self._store.emails(batch_id)
@@ -339,6 +339,7 @@ class Relay:
                 return recorded
         return None
 
-    def _accepted_batch(self, batch_id: str, key_name: str) -> Batch | None:
+    def accepted_batch(self, batch_id: str, key_name: str) -> Batch | None:
+        """A batch of this API key's without its emails; None where there is none, or not yet."""
         batch = self._store.batch(batch_id)
         return batch if batch and batch.ready and batch.key_name == key_name else None

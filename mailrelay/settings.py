@@ -94,6 +94,8 @@ class Settings:
     flower_port: int
     sandbox_port: int
     aws_port: int
+    sandbox_url: str | None
+    flower_url: str | None
 
     @property
     def longest_send(self) -> float:
@@ -427,6 +429,16 @@ class _Environment(Schema):
     flower_port = _port("FLOWER_PORT", 5555, "Flower")
     sandbox_port = _port("SANDBOX_PORT", 8025, "provider sandbox")
     aws_port = _port("AWS_PORT", 4566, "local AWS")
+    sandbox_url = _text(
+        "MAILRELAY_SANDBOX_URL",
+        "where the console finds the sandbox, for its switches and mailbox; `make run` sets it",
+        validate=_url,
+    )
+    flower_url = _text(
+        "MAILRELAY_FLOWER_URL",
+        "where the console's link to Flower leads; `make run` sets it",
+        validate=_url,
+    )
 
     @pre_load
     def _drop_empty(self, data: Mapping[str, str], **_: Any) -> dict[str, str]:

@@ -92,6 +92,11 @@ def plan(given: Mapping[str, str], *, data: Path, bin_dir: Path, demo_key: str) 
     where |= {"mailgun": final.mailgun_base_url, "sendgrid": final.sendgrid_base_url}
     providers = {name: where.get(name, "as its package says") for name in final.providers}
 
+    uses_sandbox = any(address.startswith(f"{sandbox}/") for address in providers.values())
+    if uses_sandbox:
+        environ["MAILRELAY_SANDBOX_URL"] = sandbox
+    environ.setdefault("MAILRELAY_FLOWER_URL", f"http://127.0.0.1:{final.flower_port}")
+
     own_keys = "MAILRELAY_API_KEYS" in environ
     environ.setdefault("MAILRELAY_API_KEYS", f"demo:{demo_key}")
     own_login = "FLOWER_BASIC_AUTH" in environ
@@ -105,7 +110,7 @@ def plan(given: Mapping[str, str], *, data: Path, bin_dir: Path, demo_key: str) 
     return Plan(
         environ=environ,
         local_aws=local_aws,
-        sandbox=any(address.startswith(f"{sandbox}/") for address in providers.values()),
+        sandbox=uses_sandbox,
         aws=endpoint or f"your own account, as {credentials} is set",
         providers=providers,
         demo_key=None if own_keys else demo_key,

@@ -22,15 +22,29 @@ from mailrelay.relay import Relay
 from mailrelay.settings import Settings
 from mailrelay.table import Table
 from mailrelay.web.auth import Gate
-from mailrelay.web.console import overview, pages, session, sign_in
+from mailrelay.web.console import (
+    batches,
+    emails,
+    overview,
+    pages,
+    sandbox,
+    send,
+    session,
+    sign_in,
+)
 from mailrelay.web.console.secret import Secret
 
 
 def register(app: Flask, settings: Settings, table: Table, relay: Relay, gate: Gate) -> None:
     """Have `app` serve the console, for whom the gate lets in."""
     console = Blueprint("console", __name__, template_folder="templates")
-    pages.register(app, console, flower_url=None)
+    pages.register(app, console, flower_url=settings.flower_url)
     session.register(app, console, Secret(table), gate)
-    sign_in.register(console, gate, local=False)
+    sign_in.register(console, gate, local=settings.sandbox_url is not None)
     overview.register(console)
+    send.register(console, relay, settings)
+    batches.register(console, relay)
+    emails.register(console, relay, settings)
+    if settings.sandbox_url is not None:
+        sandbox.register(console, settings.sandbox_url)
     app.register_blueprint(console)

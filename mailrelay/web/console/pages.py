@@ -12,7 +12,7 @@ from flask_wtf.csrf import CSRFError
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException, NotFound
 
-from mailrelay import clock
+from mailrelay import clock, delivery
 from mailrelay.store import StoreUnavailable
 from mailrelay.web.console import times
 from mailrelay.web.problems import Problem, problem
@@ -39,10 +39,10 @@ _MAIL_HEADERS = {
 }
 
 
-def page(template: str, status: HTTPStatus = HTTPStatus.OK, **values: Any) -> Response:
+def page(template: str, code: HTTPStatus = HTTPStatus.OK, /, **values: Any) -> Response:
     """A template of `console/` as an answer, the same for a whole page and for a part of one."""
     text = render_template(f"console/{template}", **values)
-    return Response(text, status, dict(_HEADERS), content_type="text/html; charset=utf-8")
+    return Response(text, code, dict(_HEADERS), content_type="text/html; charset=utf-8")
 
 
 def mail(html: str) -> Response:
@@ -60,6 +60,10 @@ def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
     def _shared() -> dict[str, Any]:
         return {
             "ago": _ago,
+            "ago_rfc": lambda written: _ago(times.parsed(written)),
+            "acceptance": delivery.acceptance,
+            "last_error": delivery.last_error,
+            "retries": delivery.retries,
             "key_name": g.get("key_name"),
             "console_has": lambda name: f"console.{name}" in app.view_functions,
             "flower_url": flower_url,
@@ -68,9 +72,9 @@ def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
     app.jinja_env.filters.update(exact=times.exact, duration=times.duration)
 
     @console.errorhandler(StoreUnavailable)
-    def _unavailable(error: StoreUnavailable) -> Response:
-        log.error("the store cannot be reached", error=error)
-        answer = _error(
+    def _unavailable(unavailable: StoreUnavailable) -> Response:
+        log.error("the store cannot be reached", error=unavailable)
+        answer = error(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "The store cannot be reached",
             "Nothing was changed as far as can be known, and nothing that was accepted is lost. It is"
@@ -83,7 +87,7 @@ def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
 
     @console.errorhandler(CSRFError)
     def _forged(_: CSRFError) -> Response:
-        return _error(
+        return error(
             HTTPStatus.BAD_REQUEST,
             "This page is out of date",
             "It was opened before you last signed in, so nothing was done. Open it again and repeat"
@@ -91,41 +95,42 @@ def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
         )
 
     @console.errorhandler(Problem)
-    def _problem(error: Problem) -> Response:
-        said = json.loads(error.response.get_data())
-        answer = _error(HTTPStatus(said["status"]), said["title"], said["detail"])
-        if wait := error.response.headers.get("Retry-After"):
+    def _problem(refused: Problem) -> Response:
+        said = json.loads(refused.response.get_data())
+        answer = error(HTTPStatus(said["status"]), said["title"], said["detail"])
+        if wait := refused.response.headers.get("Retry-After"):
             answer.headers["Retry-After"] = wait
         return answer
 
     @console.errorhandler(HTTPException)
-    def _http(error: HTTPException) -> Response:
-        status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-        return _error(status, status.phrase, error.description or status.description)
+    def _http(refused: HTTPException) -> Response:
+        status = HTTPStatus(refused.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+        return error(status, status.phrase, refused.description or status.description)
 
     @console.errorhandler(Exception)
-    def _unforeseen(error: Exception) -> Response:
-        log.error("a request failed", error=error, exc_info=error)
-        return _error(
+    def _unforeseen(unforeseen: Exception) -> Response:
+        log.error("a request failed", error=unforeseen, exc_info=unforeseen)
+        return error(
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "Something is wrong here, not with you",
             "The log says more, under the name of this request.",
         )
 
     @app.errorhandler(HTTPStatus.NOT_FOUND)
-    def _nowhere(error: NotFound) -> Response:
+    def _nowhere(nowhere: NotFound) -> Response:
         # A browser says so itself; a client that takes anything does not want a page.
         if "text/html" in request.headers.get("Accept", ""):
             return not_found("There is nothing at this address.")
-        return problem(HTTPStatus.NOT_FOUND, error.description or "")
+        return problem(HTTPStatus.NOT_FOUND, nowhere.description or "")
 
 
 def not_found(detail: str) -> Response:
     """What is not there, or not for this key."""
-    return _error(HTTPStatus.NOT_FOUND, "Not found", detail)
+    return error(HTTPStatus.NOT_FOUND, "Not found", detail)
 
 
-def _error(status: HTTPStatus, title: str, detail: str, *, retry: bool = False) -> Response:
+def error(status: HTTPStatus, title: str, detail: str, *, retry: bool = False) -> Response:
+    """A page that says what went wrong; with `retry`, that trying again may help."""
     return page("error.html", status, title=title, detail=detail, code=status.value, retry=retry)
 
 

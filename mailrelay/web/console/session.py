@@ -22,8 +22,14 @@ LIFETIME = 8 * 3600
 _MAX_FORM = 25_000_000
 """Bytes of a form's fields: as much as the API takes; Werkzeug takes 500 kB unless told."""
 
-_OPEN = ("console.sign_in", "console.signed_in")
+_STRANGERS_FORM = 1_000_000
+"""Bytes of a request of who is not signed in."""
+
+_FOR_STRANGERS = ("console.sign_in", "console.signed_in")
 """What who is not signed in may ask for."""
+
+_CHECKS_ITSELF = ("console.sent",)
+"""What calls `let_in` when it has read the form, so as to give it back."""
 
 _csrf = CSRFProtect()
 
@@ -71,18 +77,33 @@ def register(app: Flask, console: Blueprint, secret: Callable[[], str], gate: Ga
     _csrf.init_app(app)
 
     @console.before_request
-    def _let_in() -> BaseResponse | None:
+    def _let_in() -> None:
         if not app.secret_key:
             app.secret_key = secret()
-        name = _signed_in(gate)
-        if name is not None:
-            gate.admit(name)
+        g.key_name = _signed_in(gate)
+        if g.key_name is None:
+            # What a stranger sends is not worth much memory.
+            request.max_content_length = _STRANGERS_FORM
+        else:
+            gate.admit(g.key_name)
             request.max_form_memory_size = _MAX_FORM
-            g.key_name = name
-        elif request.endpoint not in _OPEN:
-            return _to_sign_in()
-        _csrf.protect()
-        return None
+        if request.endpoint not in _CHECKS_ITSELF:
+            let_in(strangers=request.endpoint in _FOR_STRANGERS)
+
+    @console.errorhandler(SignedOut)
+    def _signed_out(_: SignedOut) -> BaseResponse:
+        return _to_sign_in()
+
+
+class SignedOut(Exception):
+    """Nobody is signed in, or not any more."""
+
+
+def let_in(*, strangers: bool = False) -> None:
+    """Raise `SignedOut`, or `CSRFError` where a form is none of ours; `strangers` need no session."""
+    if g.key_name is None and not strangers:
+        raise SignedOut
+    _csrf.protect()
 
 
 def begin(name: str, fingerprint: str) -> None:

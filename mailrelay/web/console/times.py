@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import humanize
 from markupsafe import Markup
@@ -36,3 +36,8 @@ def duration(ms: int | None) -> str:
     if ms is None:
         return "–"
     return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def parsed(text: str) -> int:
+    """The other way round of `clock.rfc3339`."""
+    return round(datetime.fromisoformat(text).timestamp() * 1000)

@@ -12,3 +12,14 @@ document.addEventListener("submit", (event) => {
 addEventListener("pageshow", () => {
   document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
 });
+
+// What asks for itself again and gets no answer goes on asking; the reader should know.
+const trouble = (text) => {
+  const notice = document.getElementById("trouble");
+  notice.hidden = !text;
+  notice.textContent = text;
+};
+addEventListener("htmx:sendError", () => trouble("The relay does not answer. What you see is as it was before."));
+addEventListener("htmx:responseError", ({ detail }) =>
+  trouble(`The relay answered ${detail.xhr.status}. What you see is as it was before.`));
+addEventListener("htmx:afterSwap", () => trouble(""));
