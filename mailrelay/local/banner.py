@@ -25,7 +25,10 @@ def curl(settings: Settings, key: str) -> str:
 
 def banner(settings: Settings, plan: Plan, seconds: float) -> str:
     api = f"http://127.0.0.1:{settings.port}"
-    rows = {"API": api}
+    rows = {
+        "console": f"{api}/  (sign in with the key)",
+        "API": f"{api}/emails  (described at /docs)",
+    }
     if plan.sandbox:
         rows["sandbox"] = f"http://127.0.0.1:{settings.sandbox_port}  (its mailbox)"
     rows["Flower"] = f"http://127.0.0.1:{settings.flower_port}  ({plan.flower_login})"
@@ -40,7 +43,7 @@ def banner(settings: Settings, plan: Plan, seconds: float) -> str:
     table = "\n".join(f"  {name:<{width}}  {value}" for name, value in rows.items())
     hint = "" if plan.demo_key else ", with your key in $KEY"
     return (
-        f"\nmailrelay is ready after {seconds:.0f} s.\n\n{table}\n\n"
-        f"Send an email{hint}:\n\n{curl(settings, plan.demo_key or '$KEY')}\n\n"
+        f"\nmailrelay is ready after {seconds:.0f} s: open {api}/\n\n{table}\n\n"
+        f"Send an email there, or from a shell{hint}:\n\n{curl(settings, plan.demo_key or '$KEY')}\n\n"
         f"Ctrl-C stops everything; what is stored stays in .data/.\n\n"
     )

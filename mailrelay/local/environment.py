@@ -92,8 +92,9 @@ def plan(given: Mapping[str, str], *, data: Path, bin_dir: Path, demo_key: str) 
     where |= {"mailgun": final.mailgun_base_url, "sendgrid": final.sendgrid_base_url}
     providers = {name: where.get(name, "as its package says") for name in final.providers}
 
-    uses_sandbox = any(address.startswith(f"{sandbox}/") for address in providers.values())
-    if uses_sandbox:
+    in_sandbox = [address.startswith(f"{sandbox}/") for address in providers.values()]
+    if all(in_sandbox):
+        # Else its pages would promise that nothing leaves this machine.
         environ["MAILRELAY_SANDBOX_URL"] = sandbox
     environ.setdefault("MAILRELAY_FLOWER_URL", f"http://127.0.0.1:{final.flower_port}")
 
@@ -110,7 +111,7 @@ def plan(given: Mapping[str, str], *, data: Path, bin_dir: Path, demo_key: str) 
     return Plan(
         environ=environ,
         local_aws=local_aws,
-        sandbox=uses_sandbox,
+        sandbox=any(in_sandbox),
         aws=endpoint or f"your own account, as {credentials} is set",
         providers=providers,
         demo_key=None if own_keys else demo_key,

@@ -58,6 +58,8 @@ def test_without_anything_given_all_is_local() -> None:
         "SENDGRID_API_KEY": "sandbox-key",
         "SES_ENDPOINT_URL": "http://127.0.0.1:8025/ses",
         "SANDBOX_MAILBOX": "/data/sandbox.sqlite",
+        "MAILRELAY_SANDBOX_URL": "http://127.0.0.1:8025",
+        "MAILRELAY_FLOWER_URL": "http://127.0.0.1:5555",
         "PATH": "/venv/bin",
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": "127.0.0.1,localhost",
@@ -113,6 +115,8 @@ def test_a_providers_credentials_mean_the_real_provider() -> None:
     assert result.environ["MAILGUN_DOMAIN"] == "example.com"
     assert not {"MAILGUN_BASE_URL", "SENDGRID_BASE_URL"} & set(result.environ)
     assert result.sandbox  # for SES
+    # The console's pages for it say that nothing leaves this machine.
+    assert "MAILRELAY_SANDBOX_URL" not in result.environ
 
 
 def test_without_a_provider_in_the_sandbox_there_is_none() -> None:
@@ -210,7 +214,7 @@ def test_the_banner_names_every_address_and_the_demo_key() -> None:
     result = planned()
     text = banner(load(result.environ), result, 3.4)
 
-    assert "ready after 3 s" in text
+    assert "ready after 3 s: open http://127.0.0.1:8000/\n" in text
     for address in ("http://127.0.0.1:8000", "http://127.0.0.1:8025", "http://127.0.0.1:4566"):
         assert re.search(rf"{address}\b", text)
     assert "Bearer demo-secret" in text

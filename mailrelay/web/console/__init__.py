@@ -5,14 +5,14 @@ Who signs in with an API key sees what that key sees. Each kind of page is a mod
 
     sign_in.py   the session: its beginning and its end
     overview.py  how the relay does, in pictures by chart.py
-    send.py      the form, by recipients.py
+    send.py      the form: what is in it, by draft.py, and to whom, by recipients.py
     batches.py   this key's batches, by recent.py; one batch: its counts, its recipients
-    emails.py    one email: its way, by timeline.py
+    emails.py    one email: its way, by timeline.py, and what a person may decide
     search.py    what was sent to an address
     sandbox.py   in `make run` only: the sandbox's switches and its mailbox
 
 What they share: session.py (who is signed in), secret.py (what signs that), pages.py (what a page
-looks like, errors too), times.py (times as people say them).
+looks like, errors too), polling.py (how often one looks again), times.py (times as people say them).
 """
 
 from __future__ import annotations
@@ -59,5 +59,5 @@ def register(
     emails.register(console, relay, settings)
     search.register(console, relay)
     if settings.sandbox_url is not None:
-        sandbox.register(console, settings.sandbox_url)
+        sandbox.register(console, settings.sandbox_url, settings.providers)
     app.register_blueprint(console)

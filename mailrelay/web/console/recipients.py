@@ -65,7 +65,7 @@ def _read_section(section: str) -> Iterator[Recipient]:
 
 
 def _read_part(part: str) -> Iterator[Recipient]:
-    if found := re.fullmatch(rf"\s*({_QUOTED}|[^<]*)<([^<>]*)>\s*", part):
+    if found := re.fullmatch(rf"\s*({_QUOTED}\s*|[^<]*)<([^<>]*)>\s*", part):
         yield Recipient(_address(found[2]), _name(found[1]))
         return
     tabs = [cell.strip() for cell in part.split("\t") if cell.strip()]

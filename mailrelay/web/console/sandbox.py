@@ -6,6 +6,7 @@ from here, and a browser never does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -55,8 +56,8 @@ class _Sandbox:
         return response.json() if response.data else None
 
 
-def register(console: Blueprint, url: str) -> None:
-    """`url` is where the sandbox is."""
+def register(console: Blueprint, url: str, chain: Sequence[str]) -> None:
+    """`url` is where the sandbox is; its switches come in the order of the chain."""
     there = _Sandbox(url)
 
     @console.get("/sandbox")
@@ -67,11 +68,13 @@ def register(console: Blueprint, url: str) -> None:
             {"to": to} if to else {}
         )
         found = there.ask("GET", "/messages", fields=fields)
+        faults = there.ask("GET", "/faults")
         return pages.page(
             "sandbox.html",
             switches=[
-                (provider, _choice(fault), fault)
-                for provider, fault in there.ask("GET", "/faults").items()
+                (provider, _choice(faults[provider]), faults[provider])
+                for provider in chain
+                if provider in faults
             ],
             choices={name: said for name, (said, _) in CHOICES.items()},
             mails=found["messages"],
