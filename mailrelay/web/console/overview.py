@@ -45,7 +45,7 @@ def register(
         asked = request.args.get("over")
         period = next((each for each in PERIODS if each.name == asked), HOUR)
         shown, waiting = board(period), backlog.waiting()
-        circuits = waiting.circuits
+        circuits, now = waiting.circuits, clock.now()
         return page(
             "overview.html",
             period=period,
@@ -56,7 +56,9 @@ def register(
             span=chart.span,
             queue=None if waiting.depths is None else sum(waiting.depths["deliver"].values()),
             due=waiting.due,
-            healths=None if circuits is None else [health(circuits[name]) for name in providers],
+            healths=None
+            if circuits is None
+            else [health(circuits[name], now) for name in providers],
             **({"shown": None} if shown is None else figures(shown, providers)),
         )
 
@@ -109,18 +111,20 @@ class Health:
     """When it is asked again, in milliseconds; None where nothing is to be waited for."""
 
 
-def health(circuit: Circuit) -> Health:
+def health(circuit: Circuit, now: int) -> Health:
     """What the circuit says, for who has not heard of circuits."""
-    now = clock.now()
     if circuit.state is State.CLOSED:
         return Health(circuit.provider, "healthy", "healthy", None, None, None)
     why = f"it answered {circuit.code or circuit.outcome}"
-    if circuit.outcome is not None:
-        why += f", which counts as {circuit.outcome}"
     if circuit.held:
         why = f"a person said so; mailrelay providers close {circuit.provider} has it asked again"
+    elif circuit.code:
+        why += f", which counts as {circuit.outcome}"
+    trial = {
+        State.OPEN: "the next email tries it",
+        State.HALF_OPEN: "one email is trying it",
+    }
     if circuit.state_at(now) is State.HALF_OPEN:
-        return Health(
-            circuit.provider, "half_open", "the next email tries it", why, circuit.since, None
-        )
+        said = trial[circuit.state]
+        return Health(circuit.provider, "half_open", said, why, circuit.since, None)
     return Health(circuit.provider, "open", "left alone", why, circuit.since, circuit.until)
