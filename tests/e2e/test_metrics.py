@@ -228,7 +228,9 @@ def test_what_the_overview_is_made_of_is_kept_when_the_processes_end(
     parts = [stack.start("web"), stack.start("worker")]
     stack.wait(stack.send("pedro@example.org", "mailgun-503@example.org"), "sent")
 
-    assert [part.stop() for part in parts] == [0, 0]
+    for part in parts:
+        part.signal(signal.SIGTERM)
+    assert [part.wait() for part in parts] == [0, 0]
 
     table = Table(stack.dynamodb, stack.environ["MAILRELAY_TABLE"])
     for period in PERIODS:
