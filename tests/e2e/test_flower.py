@@ -24,11 +24,10 @@ from mailrelay.settings import load
 from tasks.fanout import Fanout, Inbox
 from tests.e2e.conftest import MakeStack
 from tests.support.aws import LocalAws
+from tests.support.chromium import chromium
 from tests.support.processes import Process, free_port, wait_for
 from tests.support.sandbox import Sandbox
 from tests.support.stack import FLOWER_LOGIN, KEY, Stack, procfile
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 SECRETS = {
     "MAILGUN_API_KEY": "telling-mailgun-key",
@@ -234,17 +233,9 @@ def test_flower_is_shown_in_no_frame(flower: Flower, path: str) -> None:
 @pytest.mark.usefixtures("batch")
 def test_flower_in_a_browser(flower: Flower, tmp_path: Path) -> None:
     """Its pages show the worker online, the tasks as rows and the queues."""
-    if not CHROMIUM.exists():
-        message = f"{CHROMIUM} is missing: apt-get install chromium"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-    from playwright.sync_api import sync_playwright
-
     shots = Path(os.environ.get("SCREENSHOTS", tmp_path))
     user, _, password = FLOWER_LOGIN.partition(":")
-    quiet = ("background-networking", "component-update", "sync", "gpu")
-    arguments = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+    with chromium() as browser:
         context = browser.new_context(http_credentials={"username": user, "password": password})
         page = context.new_page()
         errors: list[str] = []
@@ -262,7 +253,6 @@ def test_flower_in_a_browser(flower: Flower, tmp_path: Path) -> None:
         page.goto(f"{flower.url}/broker")
         page.locator("#queue-table tbody tr", has_text="sweep").wait_for()
         page.screenshot(path=shots / "flower-broker.png")
-        browser.close()
     assert errors == []
 
 

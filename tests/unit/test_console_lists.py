@@ -8,7 +8,7 @@ from html import unescape
 import pytest
 
 from mailrelay.web.console import recent, search
-from tests.support.browser import Browser, Inline, text_of
+from tests.support.console import Browser, Inline, text_of
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, OTHER_KEY, World
 

@@ -15,7 +15,7 @@ from mailrelay.observation import AttemptEnded, BatchAccepted
 from mailrelay.providers import Answer
 from mailrelay.shared import Shared
 from mailrelay.web.console.overview import health
-from tests.support.browser import Browser, Inline, text_of
+from tests.support.console import Browser, Inline, text_of
 from tests.support.records import CONTENT, a_batch, an_attempt, an_email
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, World

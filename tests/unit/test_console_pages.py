@@ -9,7 +9,7 @@ from flask import Flask
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer
-from tests.support.browser import Browser, Inline, text_of
+from tests.support.console import Browser, Inline, text_of
 from tests.support.sandbox import Sandbox
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, World

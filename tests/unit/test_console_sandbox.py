@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer
-from tests.support.browser import Browser, text_of
+from tests.support.console import Browser, text_of
 from tests.support.processes import free_port
 from tests.support.sandbox import Sandbox
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, World
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 cloud = test_web_app.cloud
 make_world = test_web_app.make_world
@@ -30,10 +33,16 @@ def signed_in(world: World) -> Browser:
     return browser
 
 
+@pytest.fixture(scope="module")
+def local(cloud: DynamoDBClient, _sandbox: Sandbox) -> World:
+    """An application that knows the sandbox."""
+    return World(MAILRELAY_SANDBOX_URL=_sandbox.url)
+
+
 @pytest.fixture
-def browser(make_world: MakeWorld, sandbox: Sandbox) -> Browser:
+def browser(local: World, sandbox: Sandbox) -> Browser:
     """On the sandbox's page."""
-    browser = signed_in(make_world(MAILRELAY_SANDBOX_URL=sandbox.url))
+    browser = signed_in(local)
     assert browser.get("/sandbox").status_code == 200
     return browser
 
@@ -154,12 +163,11 @@ def test_the_mailbox_comes_in_pages(browser: Browser, sandbox: Sandbox) -> None:
     assert "Page 2 of 2" in text_of(second)
 
 
-def test_an_email_leads_to_its_message(make_world: MakeWorld, sandbox: Sandbox) -> None:
+def test_an_email_leads_to_its_message(local: World) -> None:
     """By the id that the provider gave it, which is a Message-ID at some."""
-    world = make_world(MAILRELAY_SANDBOX_URL=sandbox.url)
-    email_id = world.accepted()["emails"][0]["id"]
-    world.deliver(email_id, Answer(Outcome.ACCEPTED, "200", "", "<a@b>"))
-    page = signed_in(world).get("/batches/" + email_id.replace("-", "/")).text
+    email_id = local.accepted()["emails"][0]["id"]
+    local.deliver(email_id, Answer(Outcome.ACCEPTED, "200", "", "<a@b>"))
+    page = signed_in(local).get("/batches/" + email_id.replace("-", "/")).text
     assert 'href="/sandbox/mail/%3Ca%40b%3E"' in page or 'href="/sandbox/mail/%3Ca@b%3E"' in page
 
 
@@ -177,8 +185,8 @@ def test_without_a_sandbox_there_are_no_such_pages(world: World) -> None:
     assert "Sandbox" not in browser.get("/").text
 
 
-def test_strangers_turn_no_switch(make_world: MakeWorld, sandbox: Sandbox) -> None:
-    browser = Browser(make_world(MAILRELAY_SANDBOX_URL=sandbox.url).app)
+def test_strangers_turn_no_switch(local: World, sandbox: Sandbox) -> None:
+    browser = Browser(local.app)
     browser.get("/sign-in")
     assert browser.post("/sandbox/switches/ses", choice="503").status_code == 303
     assert faults(sandbox)["ses"] == {"kind": "healthy"}

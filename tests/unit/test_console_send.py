@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from mailrelay.relay import StillAccepting
 from mailrelay.store import StoreUnavailable
-from tests.support.browser import Browser, text_of, token_of, value_of
+from tests.support.console import Browser, text_of, token_of, value_of
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, OTHER_KEY, World
 

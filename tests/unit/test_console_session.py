@@ -12,7 +12,7 @@ from mailrelay import clock, web
 from mailrelay.settings import load
 from mailrelay.web.console import session
 from mailrelay.web.console.secret import Secret
-from tests.support.browser import HTML, Browser, text_of, token_of
+from tests.support.console import HTML, Browser, text_of, token_of
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, OTHER_KEY, VARIABLES, World
 

@@ -47,6 +47,8 @@ DEFAULTS: dict[str, Any] = {
     "flower_port": 5555,
     "sandbox_port": 8025,
     "aws_port": 4566,
+    "sandbox_url": None,
+    "flower_url": None,
 }
 
 GOOD: list[tuple[str, str, str, Any]] = [
@@ -97,6 +99,8 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("FLOWER_PORT", "5556", "flower_port", 5556),
     ("SANDBOX_PORT", "8026", "sandbox_port", 8026),
     ("AWS_PORT", "4567", "aws_port", 4567),
+    ("MAILRELAY_SANDBOX_URL", "http://127.0.0.1:8025", "sandbox_url", "http://127.0.0.1:8025"),
+    ("MAILRELAY_FLOWER_URL", "https://flower.example", "flower_url", "https://flower.example"),
 ]
 
 BAD_URLS = (
