@@ -115,9 +115,9 @@ def health(circuit: Circuit, now: int) -> Health:
     """What the circuit says, for who has not heard of circuits."""
     if circuit.state is State.CLOSED:
         return Health(circuit.provider, "healthy", "healthy", None, None, None)
-    why = f"it answered {circuit.code or circuit.outcome}"
+    why = f"It answered {circuit.code or circuit.outcome}"
     if circuit.held:
-        why = f"a person said so; mailrelay providers close {circuit.provider} has it asked again"
+        why = f"A person said so; mailrelay providers close {circuit.provider} has it asked again"
     elif circuit.code:
         why += f", which counts as {circuit.outcome}"
     trial = {
