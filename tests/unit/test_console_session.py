@@ -158,9 +158,11 @@ def test_a_session_ends_with_its_key(make_world: MakeWorld, keys: str) -> None:
 
 def test_a_part_of_a_page_sends_the_whole_page_to_sign_in(world: World) -> None:
     """htmx would put the sign-in page where a table was."""
-    response = Browser(world.app).get("/batches", headers={"HX-Request": "true"})
+    shown = "http://relay.example.com/batches/x?page=2"
+    headers = {"HX-Request": "true", "HX-Current-URL": shown}
+    response = Browser(world.app).get("/batches/x", headers=headers)
     assert response.status_code == 401
-    assert response.headers["HX-Redirect"] == "/sign-in"
+    assert response.headers["HX-Redirect"] == "/sign-in?next=/batches/x?page%3D2"
 
 
 @pytest.mark.parametrize("cookie", ["", "forged", "e30.aaaa.bbbb"])

@@ -55,7 +55,16 @@ def test_rounds_are_told_where_there_are_several() -> None:
     once = steps(after(Outcome.RETRY, Outcome.RETRY), ROUNDS)
     twice = steps(after(*[Outcome.RETRY] * 4), ROUNDS)
     assert [step.round for step in once if step.attempt] == [None, None]
-    assert [step.round for step in twice if step.attempt] == [1, None, None, 2]
+    assert [step.round for step in twice if step.attempt] == [None, None, None, 2]
+
+
+def test_rounds_are_counted_anew_when_a_person_has_it_sent_again() -> None:
+    email = replace(after(*[Outcome.RETRY] * 7), restarted_at=4_500)
+    assert [step.round for step in steps(email, ROUNDS) if step.attempt] == [
+        *[None, None, None],
+        *[None, None, None],
+        2,
+    ]
 
 
 @pytest.mark.parametrize(

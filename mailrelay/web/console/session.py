@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, Request, Response, g, redirect, request, session, url_for
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
@@ -135,7 +136,10 @@ def _signed_in(gate: Gate) -> str | None:
 def _to_sign_in() -> BaseResponse:
     """There and back again, where the way back is a page."""
     back: dict[str, Any] = {"expired": 1} if session.get("name") else {}
-    if request.method == "GET" and "HX-Request" not in request.headers:
+    if "HX-Request" in request.headers:
+        shown = urlsplit(request.headers.get("HX-Current-URL", ""))
+        back["next"] = shown.path + (shown.query and f"?{shown.query}")
+    elif request.method == "GET":
         back["next"] = request.full_path.rstrip("?")
     address = url_for("console.sign_in", **back)
     if "HX-Request" in request.headers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mailrelay.message import Attempt, Email, Outcome, Status
@@ -20,7 +20,7 @@ class Step:
     detail: str = ""
     attempt: Attempt | None = None
     round: int | None = None
-    """Which time through the chain begins with it; only told where there is more than one."""
+    """Which time through the chain begins with it, from the second on."""
     due_at: int | None = None
     """When somebody looks at it again, whatever has happened until then."""
 
@@ -56,20 +56,25 @@ def steps(email: Email, rounds: int) -> list[Step]:
 
 
 def _attempts(email: Email) -> list[Step]:
-    starts = _rounds(email)
-    told = len(starts) > 1
-    return [
-        _attempt(attempt, starts.index(index) + 1 if told and index in starts else None)
-        for index, attempt in enumerate(email.attempts)
-    ]
+    rounds = _rounds(email)
+    return [_attempt(attempt, rounds.get(index)) for index, attempt in enumerate(email.attempts)]
 
 
-def _rounds(email: Email) -> Sequence[int]:
-    """Which of the attempts are the first of their time through the chain."""
-    places = [email.chain.index(attempt.provider) for attempt in email.attempts]
-    return [
-        index for index, place in enumerate(places) if index == 0 or place <= places[index - 1]
-    ]
+def _rounds(email: Email) -> Mapping[int, int]:
+    """Which attempts begin a time through the chain that is not the first one, and which time it
+    is: since a person had the email sent again, if anybody has."""
+    rounds: dict[int, int] = {}
+    number, last_place, restarted = 0, len(email.chain), False
+    for index, attempt in enumerate(email.attempts):
+        place = email.chain.index(attempt.provider)
+        if not restarted and email.restarted_at and attempt.started_at >= email.restarted_at:
+            number, last_place, restarted = 0, len(email.chain), True
+        if place <= last_place:
+            number += 1
+            if number > 1:
+                rounds[index] = number
+        last_place = place
+    return rounds
 
 
 def _attempt(attempt: Attempt, number: int | None) -> Step:

@@ -4,10 +4,18 @@
 // A second press while the first is under way would only make its user wait twice.
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (event.submitter?.formTarget || form.target) return; // goes to a frame; this page stays
+  if (event.submitter?.formTarget) {
+    // It goes to the preview's frame, and this page stays.
+    document.querySelector("iframe.empty")?.classList.remove("empty");
+    return;
+  }
   if (form.dataset.sent) event.preventDefault();
   form.dataset.sent = "yes";
 });
+// A frame without a page is white, whatever the theme.
+const empty = () => document.querySelector("iframe[name=preview]")?.classList.add("empty");
+document.addEventListener("DOMContentLoaded", empty);
+document.addEventListener("htmx:afterSwap", empty);
 // The browser may show the page again as it was when it was left.
 addEventListener("pageshow", () => {
   document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent);
