@@ -61,3 +61,12 @@ def _normalize(text: str) -> str:
     except UnicodeError:  # and idna's own, which is one
         raise ValueError("The domain is not one that DNS can hold.") from None
     return checked.normalized
+
+
+def comparable(address: str) -> str:
+    """What two addresses in their normal form have in common if a person takes them for one.
+
+    Its own server may tell `Pedro` from `pedro`; hardly any does, and who looks for one means both.
+    """
+    local, _, domain = address.rpartition("@")
+    return f"{local.casefold()}@{domain}"

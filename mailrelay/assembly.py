@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from mailrelay import aws, logs, metrics, providers
+from mailrelay import aws, counters, logs, metrics, providers
 from mailrelay.backlog import Backlog, DueIndex, Queues
 from mailrelay.breaker import Breaker
+from mailrelay.counters import Board, Counters
 from mailrelay.courier import Courier
 from mailrelay.delivery import Policy
 from mailrelay.observation import Observation
@@ -47,18 +48,29 @@ def observe(what: Observation) -> None:
     """Who is told what happened."""
     logs.observe(what)
     metrics.observe(what)
+    counters.observe(what)
 
 
-def backlog(settings: Settings) -> Backlog:
-    """What the metrics show of AWS, by clients that give up at once."""
-    index = Store(
+def glance(settings: Settings) -> Store:
+    """The store for what nobody waits for, by a client that gives up at once."""
+    return Store(
         aws.dynamodb(settings, glance=True),
         settings.table,
         retention=settings.retention_days * DAY,
     )
+
+
+def backlog(settings: Settings) -> Backlog:
+    """What the metrics show of AWS, by clients that give up at once."""
+    index = glance(settings)
     queues = Queues(aws.sqs(settings, glance=True), settings.queue_prefix)
     circuits = partial(Shared(index.table).circuits, settings.providers)
     return Backlog(queues, DueIndex(index), circuits)
+
+
+def board(store: Store) -> Board:
+    """What the overview shows of the last hour and day."""
+    return Board(Counters(store.table))
 
 
 def relay(settings: Settings, store: Store, queue: DeliveryQueue) -> Relay:

@@ -1,25 +1,18 @@
-"""What waits at the moment, asked of AWS when somebody reads the metrics.
-
-Whoever reads them waits for a moment only, whatever AWS does, and several readers cost no more than
-one: an answer is kept for some seconds, and one thread at a time asks. What is not known is not
-shown: a 0 or an old number would say that all is well.
-"""
+"""What waits at the moment, asked of AWS when somebody reads the metrics or the overview."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
-import structlog
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from mailrelay import clock
+from mailrelay import clock, kept
 from mailrelay.circuit import Circuit
 from mailrelay.items import DUE_SHARDS
+from mailrelay.kept import Kept, within
 from mailrelay.provision import DELIVER_QUEUE, SWEEP_QUEUE
 from mailrelay.store import Overdue, Store
 
@@ -27,21 +20,12 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
-log = structlog.get_logger(__name__)
-
-KEPT = 5.0
-"""Seconds for which an answer is good, and a failure too: scrapes come every 15 or 30."""
-
-PATIENCE = 3.0
-"""Seconds that a scrape waits for all of it; Prometheus gives up after 10."""
-
 _STATES: dict[QueueAttributeNameType, str] = {
     "ApproximateNumberOfMessages": "ready",
     "ApproximateNumberOfMessagesNotVisible": "in_flight",
     "ApproximateNumberOfMessagesDelayed": "delayed",
 }
 
-Answer = TypeVar("Answer")
 Depths = Mapping[str, Mapping[str, int]]
 """Messages by queue and state."""
 
@@ -94,41 +78,17 @@ class DueIndex:
         return Due(sum(shard.count for shard in shards), now - since)
 
 
-class _Kept(Generic[Answer]):
-    """The answer to a question, asked again once it is older than `KEPT`."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits at the moment, and for whom; None where AWS does not say."""
 
-    def __init__(self, what: str, ask: Callable[[], Answer]) -> None:
-        self._what = what
-        self._ask = ask
-        self._lock = threading.Lock()
-        self._answer: Future[Answer] | None = None
-        self._good_until = 0.0
-
-    def begin(self) -> Future[Answer]:
-        """The answer, or a promise of it; its exception where there is none."""
-        with self._lock:
-            answer = self._answer
-            if answer is None or (answer.done() and time.monotonic() > self._good_until):
-                answer = self._answer = Future()
-                # Not of a pool, which would be waited for when the process ends.
-                threading.Thread(target=self._run, args=(answer,), daemon=True).start()
-        return answer
-
-    def _run(self, answer: Future[Answer]) -> None:
-        try:
-            found = self._ask()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the rest is to be shown
-            kind = type(error).__name__
-            log.warning("a part of the metrics cannot be read", what=self._what, error=kind)
-            self._good_until = time.monotonic() + KEPT
-            answer.set_exception(error)
-        else:
-            self._good_until = time.monotonic() + KEPT
-            answer.set_result(found)
+    depths: Depths | None
+    due: Due | None
+    circuits: Mapping[str, Circuit] | None
 
 
 class Backlog:
-    """The gauges of what waits, and for whom, as a collector of prometheus_client's."""
+    """What waits, and for whom; its gauges, as a collector of prometheus_client's."""
 
     def __init__(
         self,
@@ -136,20 +96,21 @@ class Backlog:
         due: Callable[[], Due],
         circuits: Callable[[], Mapping[str, Circuit]],
     ) -> None:
-        self._queues = _Kept("SQS", queues)
-        self._due = _Kept("DynamoDB", due)
-        self._circuits = _Kept("the providers' circuits", circuits)
+        self._queues = Kept("SQS", queues)
+        self._due = Kept("DynamoDB", due)
+        self._circuits = Kept("the providers' circuits", circuits)
+
+    def waiting(self) -> Waiting:
+        """What is known of it within a moment."""
+        until = time.monotonic() + kept.PATIENCE
+        # All are asked before any is waited for.
+        queues, due, circuits = self._queues.begin(), self._due.begin(), self._circuits.begin()
+        return Waiting(within(queues, until), within(due, until), within(circuits, until))
 
     def collect(self) -> Iterator[Metric]:
-        until = time.monotonic() + PATIENCE
-        # All are asked before any is waited for.
-        queues, due_index, circuits = (
-            self._queues.begin(),
-            self._due.begin(),
-            self._circuits.begin(),
-        )
-        depths, due = _within(queues, until), _within(due_index, until)
-        yield from _circuits(_within(circuits, until) or {})
+        waiting = self.waiting()
+        depths, due = waiting.depths, waiting.due
+        yield from _circuits(waiting.circuits or {})
         up = GaugeMetricFamily(
             "mailrelay_backlog_up",
             "Whether SQS and DynamoDB said what waits; where not, their gauges are missing.",
@@ -188,11 +149,3 @@ def _circuits(circuits: Mapping[str, Circuit]) -> Iterator[Metric]:
     for name, circuit in circuits.items():
         is_open.add_metric([name], not circuit.passes(clock.now()))
     yield is_open
-
-
-def _within(promise: Future[Answer], until: float) -> Answer | None:
-    """The answer, if it comes in time and is one."""
-    try:
-        return promise.result(max(0, until - time.monotonic()))
-    except Exception:  # noqa: BLE001 - logged by the thread that asked
-        return None

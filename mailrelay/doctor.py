@@ -71,7 +71,9 @@ def _dynamodb(settings: Settings) -> Checkup:
     try:
         store = assembly.store(settings)
         store.ping()
-        store.overdue(0, clock.now())  # The index: without it nothing lost is ever found.
+        # Both indexes: without the due one nothing lost is ever found, without the other no list.
+        store.overdue(0, clock.now())
+        store.recent("", None, 1)
     except StoreUnavailable as error:
         return Checkup(what, ok=False, detail=_advice(error.__cause__ or error))
     except (BotoCoreError, ClientError) as error:
@@ -114,6 +116,11 @@ _MISSING = {"ResourceNotFoundException", "AWS.SimpleQueueService.NonExistentQueu
 
 
 def _advice(error: BaseException) -> str:
-    if isinstance(error, ClientError) and error.response["Error"]["Code"] in _MISSING:
+    if not isinstance(error, ClientError):
+        return str(error)
+    said = error.response["Error"]
+    if said["Code"] in _MISSING:
         return "does not exist: run mailrelay init"
+    if said["Code"] == "ValidationException":
+        return f"{said['Message']}: run mailrelay init"
     return str(error)

@@ -7,24 +7,49 @@ One table. `pk` and `sk` tell the kinds apart:
     idempotency  I#<key name>#<sha256>       #          which batch an Idempotency-Key made
     circuit      P#<provider>                circuit    whether a provider is left alone
     rate         P#<provider>                rate       until when its rate is used up
+    counters     C#<width>                   <start>    what happened within that time (`mailrelay.counters`)
 
 `due_shard` and `due_at` are the keys of the due index; only items that somebody has to look at
 again carry them, so the index holds the open work and not the history.
+
+`listed_in` and `pk` are those of the listed index, in which what a key has sent is found again. It
+says which list an item is in: a complete batch in its key's, an email in that of its key and
+recipient. It is set once and never changes, and neither does what the index projects, so that an
+item pays for its entry once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from mailrelay.addresses import comparable
 from mailrelay.circuit import Circuit, State
-from mailrelay.message import Address, Attempt, Batch, Content, Email, EmailId, Outcome, Status
+from mailrelay.message import (
+    Address,
+    Attempt,
+    Batch,
+    BatchSummary,
+    Content,
+    Email,
+    EmailId,
+    Outcome,
+    Status,
+)
 
 DUE_SHARDS = 8
 """Partitions of the due index: each is swept by itself. The number is baked into the items."""
+
+LIST_SHARDS = 4
+"""Lists that a key's batches are spread over, since one takes 1,000 of them a second."""
+
+LIST_PROJECTION = ("sender", "subject", "total", "created_at")
+"""What the listed index holds beside the keys: of a batch all that a list shows of it, of an email
+when it was accepted."""
 
 Item = dict[str, Any]
 """An item in DynamoDB's own notation, ``{"status": {"S": "queued"}, …}``."""
@@ -103,6 +128,26 @@ def due_shard(email_id: EmailId | str) -> int:
     return zlib.crc32(str(email_id).encode()) % DUE_SHARDS
 
 
+def batch_lists(key_name: str) -> list[str]:
+    """The lists that hold a key's batches."""
+    return [f"K#{key_name}#{shard}" for shard in range(LIST_SHARDS)]
+
+
+def batch_list(batch: Batch) -> str:
+    """Which of them a batch is in, once it is complete."""
+    return batch_lists(batch.key_name)[zlib.crc32(batch.id.encode()) % LIST_SHARDS]
+
+
+def recipient_list(key_name: str, address: str) -> str:
+    """The list of what a key has sent to an address.
+
+    Hashed, so that an index's key shows nobody's address. 128 bits: two that meet by chance are
+    not to be expected.
+    """
+    wanted = f"{key_name}\0{comparable(address)}".encode()
+    return f"R#{hashlib.sha256(wanted).hexdigest()[:32]}"
+
+
 def batch_item(batch: Batch, content: bytes | None, *, due_at: int | None, expires: int) -> Item:
     """A batch with its packed content; None where that lies in S3."""
     return batch_key(batch.id) | to_item(
@@ -114,6 +159,7 @@ def batch_item(batch: Batch, content: bytes | None, *, due_at: int | None, expir
             "total": batch.total,
             "created_at": batch.created_at,
             "ready": batch.ready,
+            "listed_in": batch_list(batch) if batch.ready else None,
             "content": content,
             "due_shard": None if due_at is None else due_shard(batch.id),
             "due_at": due_at,
@@ -140,6 +186,18 @@ def read_batch(item: Item) -> Batch:
     )
 
 
+def read_summary(entry: Item) -> BatchSummary:
+    """A batch as the listed index has it."""
+    values = from_item(entry)
+    return BatchSummary(
+        id=values["pk"].removeprefix("B#"),
+        sender=Address(**values["sender"]),
+        subject=values["subject"],
+        total=values["total"],
+        created_at=values["created_at"],
+    )
+
+
 def email_item(email: Email, *, expires: int) -> Item:
     return (
         email_key(email.id)
@@ -147,6 +205,7 @@ def email_item(email: Email, *, expires: int) -> Item:
             {
                 "key_name": email.key_name,
                 "to": _address_value(email.to),
+                "listed_in": recipient_list(email.key_name, email.to.email),
                 "chain": list(email.chain),
                 "created_at": email.created_at,
                 "last_attempt_at": email.last_attempt_at,
@@ -227,6 +286,19 @@ def read_circuit(item: Item) -> Circuit:
         code=values.get("code"),
         version=values["version"],
     )
+
+
+def counters_key(start: int, width: int) -> Item:
+    """Of what happened in a slice of time; both in milliseconds."""
+    # Ten digits, so that a query returns the slices in their order.
+    return to_item({"pk": f"C#{width // 1000}", "sk": f"{start // 1000:010d}"})
+
+
+def read_counters(item: Item) -> tuple[int, dict[str, int]]:
+    """When the slice began, and its counts by name."""
+    values = {name: int(value["N"]) for name, value in item.items() if "N" in value}
+    del values["expires"]
+    return int(item["sk"]["S"]) * 1000, values
 
 
 def pack(content: Content) -> bytes:

@@ -144,6 +144,17 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """A batch as a list shows it."""
+
+    id: str
+    sender: Address
+    subject: str
+    total: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Email:
     """One recipient of a batch, and all that has happened to it."""
 

@@ -1,24 +1,33 @@
 """Create what the relay needs in AWS: table, index and TTL, queues, topics, bucket.
 
-Run again, it changes nothing. Where something exists and is not as needed it says so and leaves
-it alone: an index or a queue under load is not to be changed behind anybody's back.
+Run again, it changes nothing, but that it adds an index which a table of an earlier version lacks.
+Where something exists and is not as needed it says so and leaves it alone: a key or a queue under
+load is not to be changed behind anybody's back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
+from tenacity import Retrying, retry_if_result, wait_exponential
 
 from mailrelay import aws
+from mailrelay.items import LIST_PROJECTION
 from mailrelay.settings import Settings
-from mailrelay.store import DUE_INDEX
+from mailrelay.store import DUE_INDEX, LISTED_INDEX
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import (
+        AttributeDefinitionTypeDef,
+        GlobalSecondaryIndexTypeDef,
+        KeySchemaElementTypeDef,
+        TableDescriptionTypeDef,
+    )
     from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
     from mypy_boto3_sqs import SQSClient
 
@@ -34,7 +43,7 @@ class Finding:
     """One thing that the relay needs: what it is, how it was found, and what is wrong with it."""
 
     what: str
-    state: Literal["created", "unchanged", "differs"]
+    state: Literal["being built", "created", "unchanged", "differs"]
     detail: str = ""
 
 
@@ -59,7 +68,7 @@ def provision(settings: Settings) -> Iterator[Finding]:
     Raises botocore's errors where AWS cannot be reached or refuses.
     """
     dynamodb = aws.dynamodb(settings)
-    yield _table(dynamodb, settings.table)
+    yield from _table(dynamodb, settings.table)
     yield _ttl(dynamodb, settings.table)
     for name in (DELIVER_QUEUE, SWEEP_QUEUE):
         yield _queue(settings, settings.queue_prefix + name)
@@ -70,60 +79,118 @@ def provision(settings: Settings) -> Iterator[Finding]:
         yield _expiry(settings, settings.bucket)
 
 
-def _table(dynamodb: DynamoDBClient, name: str) -> Finding:
-    what = f"table {name}"
-    definition: dict[str, Any] = {
+_INDEXES: dict[str, GlobalSecondaryIndexTypeDef] = {
+    DUE_INDEX: {
+        "IndexName": DUE_INDEX,
         "KeySchema": [
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
+            {"AttributeName": "due_shard", "KeyType": "HASH"},
+            {"AttributeName": "due_at", "KeyType": "RANGE"},
         ],
-        "AttributeDefinitions": [
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-            {"AttributeName": "due_shard", "AttributeType": "N"},
-            {"AttributeName": "due_at", "AttributeType": "N"},
+        "Projection": {"ProjectionType": "KEYS_ONLY"},
+    },
+    LISTED_INDEX: {
+        "IndexName": LISTED_INDEX,
+        "KeySchema": [
+            {"AttributeName": "listed_in", "KeyType": "HASH"},
+            {"AttributeName": "pk", "KeyType": "RANGE"},
         ],
-        "GlobalSecondaryIndexes": [
-            {
-                "IndexName": DUE_INDEX,
-                "KeySchema": [
-                    {"AttributeName": "due_shard", "KeyType": "HASH"},
-                    {"AttributeName": "due_at", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
-        ],
-    }
+        "Projection": {
+            "ProjectionType": "INCLUDE",
+            "NonKeyAttributes": list(LIST_PROJECTION),
+        },
+    },
+}
+
+_KEY: list[KeySchemaElementTypeDef] = [
+    {"AttributeName": "pk", "KeyType": "HASH"},
+    {"AttributeName": "sk", "KeyType": "RANGE"},
+]
+
+_ATTRIBUTES: list[AttributeDefinitionTypeDef] = [
+    {"AttributeName": "pk", "AttributeType": "S"},
+    {"AttributeName": "sk", "AttributeType": "S"},
+    {"AttributeName": "due_shard", "AttributeType": "N"},
+    {"AttributeName": "due_at", "AttributeType": "N"},
+    {"AttributeName": "listed_in", "AttributeType": "S"},
+]
+"""Those that are keys, of the table or of an index."""
+
+
+def _table(dynamodb: DynamoDBClient, name: str) -> Iterator[Finding]:
+    what = f"table {name}"
     try:
-        dynamodb.create_table(TableName=name, BillingMode="PAY_PER_REQUEST", **definition)
+        dynamodb.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=_KEY,
+            AttributeDefinitions=_ATTRIBUTES,
+            GlobalSecondaryIndexes=list(_INDEXES.values()),
+        )
     except dynamodb.exceptions.ResourceInUseException:
         dynamodb.get_waiter("table_exists").wait(TableName=name)
-        table = dynamodb.describe_table(TableName=name)["Table"]
-        problems = list(_table_problems(table, definition))
-        return Finding(what, "differs" if problems else "unchanged", "; ".join(problems))
-    dynamodb.get_waiter("table_exists").wait(TableName=name)
-    return Finding(what, "created")
+    else:
+        dynamodb.get_waiter("table_exists").wait(TableName=name)
+        yield Finding(what, "created")
+        return
+    table = dynamodb.describe_table(TableName=name)["Table"]
+    problems = list(_table_problems(table))
+    yield Finding(what, "differs" if problems else "unchanged", "; ".join(problems))
+    if not problems:
+        for index in _INDEXES:
+            yield from _index(dynamodb, name, index)
 
 
-def _table_problems(table: Any, definition: dict[str, Any]) -> Iterator[str]:
-    def keys(schema: Any) -> list[tuple[str, str]]:
-        return sorted((key["AttributeName"], key["KeyType"]) for key in schema)
-
-    if keys(table["KeySchema"]) != keys(definition["KeySchema"]):
+def _table_problems(table: TableDescriptionTypeDef) -> Iterator[str]:
+    if _keys(table["KeySchema"]) != _keys(_KEY):
         yield "its key is not pk and sk"
-    wanted = {
-        kind["AttributeName"]: kind["AttributeType"] for kind in definition["AttributeDefinitions"]
-    }
+    wanted = {kind["AttributeName"]: kind["AttributeType"] for kind in _ATTRIBUTES}
     has = {kind["AttributeName"]: kind["AttributeType"] for kind in table["AttributeDefinitions"]}
     for name, kind in wanted.items():
         if name in has and has[name] != kind:
             yield f"the attribute {name} is of type {has[name]} and not {kind}"
-    indexes = {index["IndexName"]: index for index in table.get("GlobalSecondaryIndexes", [])}
-    index = indexes.get(DUE_INDEX)
-    if index is None:
-        yield f"it has no index {DUE_INDEX}"
-    elif keys(index["KeySchema"]) != keys(definition["GlobalSecondaryIndexes"][0]["KeySchema"]):
-        yield f"the key of its index {DUE_INDEX} is not due_shard and due_at"
+    for index in table.get("GlobalSecondaryIndexes", []):
+        wanted_index = _INDEXES.get(index["IndexName"])
+        if wanted_index and _keys(index["KeySchema"]) != _keys(wanted_index["KeySchema"]):
+            names = " and ".join(key["AttributeName"] for key in wanted_index["KeySchema"])
+            yield f"the key of its index {index['IndexName']} is not {names}"
+
+
+def _keys(schema: Sequence[Any]) -> list[tuple[str, str]]:
+    return sorted((key["AttributeName"], key["KeyType"]) for key in schema)
+
+
+def _index(dynamodb: DynamoDBClient, table: str, name: str) -> Iterator[Finding]:
+    """An index that a table of an earlier version lacks; nothing if it has it.
+
+    DynamoDB makes one at a time, and goes through the whole table for it.
+    """
+    status = index_status(dynamodb, table, name)
+    if status == "ACTIVE":
+        return
+    what = f"index {name} of table {table}"
+    if status is None:
+        index = _INDEXES[name]
+        keys = {key["AttributeName"] for key in index["KeySchema"]}
+        # No others: DynamoDB refuses those that no index has yet.
+        attributes = [kind for kind in _ATTRIBUTES if kind["AttributeName"] in keys]
+        dynamodb.update_table(
+            TableName=table,
+            AttributeDefinitions=attributes,
+            GlobalSecondaryIndexUpdates=[{"Create": index}],
+        )
+    yield Finding(what, "being built", "waiting for DynamoDB, which reads the whole table for it")
+    ready = Retrying(
+        retry=retry_if_result(lambda status: status != "ACTIVE"),
+        wait=wait_exponential(multiplier=0.1, max=10),
+    )
+    ready(index_status, dynamodb, table, name)
+    yield Finding(what, "created")
+
+
+def index_status(dynamodb: DynamoDBClient, table: str, name: str) -> str | None:
+    """DynamoDB's word for how an index is, ``ACTIVE`` if it can be used; None if there is none."""
+    indexes = dynamodb.describe_table(TableName=table)["Table"].get("GlobalSecondaryIndexes", [])
+    return next((index["IndexStatus"] for index in indexes if index["IndexName"] == name), None)
 
 
 def _ttl(dynamodb: DynamoDBClient, name: str) -> Finding:

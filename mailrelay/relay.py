@@ -12,7 +12,7 @@ from ulid import ULID
 
 from mailrelay import clock, delivery
 from mailrelay.delivery import Policy
-from mailrelay.message import Address, Batch, Content, Email, EmailId, Status
+from mailrelay.message import Address, Batch, BatchSummary, Content, Email, EmailId, Status
 from mailrelay.observation import BatchAccepted, EmailResent, EmailResolved, Observer
 from mailrelay.queue import DeliveryQueue, QueueUnavailable
 from mailrelay.settings import DAY
@@ -75,6 +75,25 @@ class BatchView:
     emails: Sequence[Email]
     next_index: int | None
     """Where the next page begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentBatches:
+    """A page of what a key has sent, newest first."""
+
+    batches: Sequence[BatchSummary]
+    next_cursor: str | None
+    """What to ask for the next page with; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentTo:
+    """A page of what a key has sent to an address, newest first."""
+
+    emails: Sequence[tuple[Email, Batch]]
+    """Each with its batch. There may be fewer than asked for, or none, and more on the next page."""
+    next_cursor: EmailId | None
+    """As of `RecentBatches`."""
 
 
 class Relay:
@@ -205,7 +224,7 @@ class Relay:
         """Complete a batch that is too large for one transaction, or withdraw it."""
         try:
             self._store.add_emails(rest, batch.created_at)
-            if self._store.finish(batch.id):
+            if self._store.finish(batch):
                 return
             error = StoreUnavailable("DynamoDB took longer than a lease to store the batch")
         except StoreUnavailable as unavailable:
@@ -257,6 +276,32 @@ class Relay:
             emails=emails[start:end],
             next_index=end if end < len(emails) else None,
         )
+
+    def recent(self, key_name: str, cursor: str | None, limit: int) -> RecentBatches:
+        """The batches of this API key's, `limit` of them, newest first, from `cursor` on.
+
+        Complete ones alone. One is there a moment after it was accepted, until TTL removes it.
+        """
+        found = self._store.recent(key_name, cursor, limit + 1)
+        batches = found[:limit]
+        return RecentBatches(batches, batches[-1].id if len(found) > limit else None)
+
+    def to(self, key_name: str, address: str, cursor: EmailId | None, limit: int) -> SentTo:
+        """What this API key has sent to an address, newest first, from `cursor` on.
+
+        `address` is in its normal form (`addresses.normalize`); the case of its letters does not
+        matter. `limit` is at most 25.
+        """
+        found = self._store.emails_to(key_name, address, cursor, limit + 1)
+        ids = found[:limit]
+        batches = self._store.batches({email_id.batch_id for email_id in ids})
+        emails = [
+            (email, batches[email.id.batch_id])
+            for email in self._store.some_emails(ids)
+            # It is written before its batch is known to be complete.
+            if email.id.batch_id in batches and batches[email.id.batch_id].ready
+        ]
+        return SentTo(emails, ids[-1] if len(found) > limit else None)
 
     def resend(self, email_id: EmailId, key_name: str) -> Email | None:
         """Have an email of this API key's sent again; None where `email` finds none.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from tenacity import (
 
 from mailrelay import items
 from mailrelay.items import Item
-from mailrelay.message import Batch, Content, Email, EmailId, Hint, Status
+from mailrelay.message import Batch, BatchSummary, Content, Email, EmailId, Hint, Status
 from mailrelay.table import Change, Table, available, unmet
 from mailrelay.table import StoreUnavailable as StoreUnavailable  # noqa: PLC0414 - ours to raise
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 DUE_INDEX = "due"
 """The index of the open work: `due_shard` and `due_at`, keys only."""
+
+LISTED_INDEX = "listed"
+"""The index of what each key has sent: `listed_in` and `pk`, with what lists show."""
 
 MAX_INLINE_CONTENT = 350_000
 """Bytes of packed content that fit an item beside its other attributes (items: 400 KB)."""
@@ -204,12 +207,12 @@ class Store:
         ]
         self.table.batch_write(puts)
 
-    def finish(self, batch_id: str) -> bool:
+    def finish(self, batch: Batch) -> bool:
         """The batch is complete: from now on it is sent. False if it was withdrawn meanwhile."""
-        values = items.to_item({":yes": True, ":no": False})
+        values = items.to_item({":yes": True, ":no": False, ":list": items.batch_list(batch)})
         return self.table.update(
-            items.batch_key(batch_id),
-            "SET #ready = :yes REMOVE due_shard, due_at",
+            items.batch_key(batch.id),
+            "SET #ready = :yes, listed_in = :list REMOVE due_shard, due_at",
             # Repeating it is harmless; a withdrawn batch is gone or marked.
             "attribute_exists(pk) AND attribute_not_exists(withdrawn) AND #ready IN (:yes, :no)",
             values,
@@ -256,9 +259,70 @@ class Store:
         packed = item["content"]["B"] if "content" in item else self._get_object(batch_id)
         return items.read_batch(item), None if packed is None else items.unpack(packed)
 
+    def batches(self, batch_ids: Collection[str]) -> dict[str, Batch]:
+        """Those of at most 25 batches that are there, without their contents."""
+        # Their contents count: 25 items of 400 KB are 10 MB.
+        keys = [items.batch_key(batch_id) for batch_id in batch_ids]
+        found = self.table.get_many(keys, (*items.BATCH_PROJECTION, "sk")).values()
+        # One of which only the mark of `forestall` is there is none.
+        batches = (items.read_batch(item) for item in found if "total" in item)
+        return {batch.id: batch for batch in batches}
+
+    def recent(self, key_name: str, before: str | None, limit: int) -> list[BatchSummary]:
+        """The last `limit` batches of a key that got complete, newest first; with `before`, of
+        those that are older than that one.
+
+        A batch is found a moment after it was accepted.
+        """
+        condition = "listed_in = :list"
+        values: Item = {}
+        if before is not None:
+            condition, values = f"{condition} AND pk < :pk", {":pk": items.batch_key(before)["pk"]}
+        found = [
+            items.read_summary(entry)
+            for each in items.batch_lists(key_name)
+            for entry in self._listed(condition, {":list": {"S": each}, **values}, limit)
+        ]
+        return sorted(found, key=lambda batch: batch.id, reverse=True)[:limit]
+
+    def emails_to(
+        self, key_name: str, address: str, before: EmailId | None, limit: int
+    ) -> list[EmailId]:
+        """The last `limit` emails of a key to an address, newest first; with `before`, of those
+        that come after that one. Also such as are not accepted yet, or never will be.
+        """
+        wanted = items.to_item({"listed_in": items.recipient_list(key_name, address)})
+        found = self._listed(
+            "listed_in = :list",
+            {":list": wanted["listed_in"]},
+            limit,
+            after=None if before is None else items.email_key(before) | wanted,
+        )
+        ids = map(items.id_of_key, found)
+        return [email_id for email_id in ids if isinstance(email_id, EmailId)]
+
+    def _listed(
+        self, condition: str, values: Item, limit: int, after: Item | None = None
+    ) -> list[Item]:
+        try:
+            return self.table.query(
+                condition, values, index=LISTED_INDEX, limit=limit, newest_first=True, after=after
+            )
+        except ClientError as error:
+            # It is missing, or being built: a table that is older than the index.
+            said = f"DynamoDB: no index {LISTED_INDEX} yet: run mailrelay init"
+            raise StoreUnavailable(said) from error
+
     def email(self, email_id: EmailId) -> Email | None:
         item = self.table.get(items.email_key(email_id))
         return None if item is None else items.read_email(item)
+
+    def some_emails(self, email_ids: Sequence[EmailId]) -> list[Email]:
+        """Those of at most 100 emails that are there, in their order."""
+        keys = [items.email_key(email_id) for email_id in email_ids]
+        found = map(items.read_email, self.table.get_many(keys).values())
+        emails = {email.id: email for email in found}
+        return [emails[email_id] for email_id in email_ids if email_id in emails]
 
     def expiry(self, email_id: EmailId) -> int | None:
         """When TTL may remove an email: seconds since the epoch, as TTL has it."""

@@ -91,29 +91,58 @@ class Table:
         """
 
     def get(self, key: Item, attributes: Iterable[str] | None = None) -> Item | None:
-        names = {f"#{name}": name for name in attributes or ()}
-        projection: dict[str, Any] = (
-            {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
-            if names
-            else {}
-        )
         with available("DynamoDB"):
             answer = self._dynamodb.get_item(
-                TableName=self._name, Key=key, ConsistentRead=True, **projection
+                TableName=self._name, Key=key, ConsistentRead=True, **_projection(attributes)
             )
         return answer.get("Item")
 
-    def get_many(self, keys: Sequence[Item]) -> dict[tuple[str, str], Item]:
-        """Those of at most 100 items that are there, by `pk` and `sk`."""
+    def get_many(
+        self, keys: Sequence[Item], attributes: Iterable[str] | None = None
+    ) -> dict[tuple[str, str], Item]:
+        """Those of at most 100 items that are there, by `pk` and `sk`; both are to be among the
+        `attributes`, if any are named.
+
+        They must not have more than 16 MB together, whatever of them is read.
+        """
         if not keys:
             return {}
+        wanted: Any = {"Keys": keys, "ConsistentRead": True, **_projection(attributes)}
         with available("DynamoDB"):
-            answer = self._dynamodb.batch_get_item(
-                RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}}
-            )
+            answer = self._dynamodb.batch_get_item(RequestItems={self._name: wanted})
         if answer.get("UnprocessedKeys"):
             raise StoreUnavailable("DynamoDB: ProvisionedThroughputExceededException")
         return {_key(item): item for item in answer["Responses"].get(self._name, [])}
+
+    def query(
+        self,
+        condition: str,
+        values: Item,
+        *,
+        limit: int | None = None,
+        index: str | None = None,
+        newest_first: bool = False,
+        after: Item | None = None,
+    ) -> list[Item]:
+        """What is under one partition key, as far as one answer takes it (1 MB); of an index, or of
+        the table, but not necessarily with what was written a moment ago.
+
+        `after` is the key, with the index's own, of an item that was found before.
+        """
+        optional: dict[str, Any] = {
+            "IndexName": index,
+            "Limit": limit,
+            "ExclusiveStartKey": after,
+        }
+        with available("DynamoDB"):
+            answer = self._dynamodb.query(
+                TableName=self._name,
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                ScanIndexForward=not newest_first,
+                **{name: value for name, value in optional.items() if value is not None},
+            )
+        return list(answer["Items"])
 
     def update(
         self, key: Item, update: str, condition: str, values: Item, names: dict[str, str]
@@ -133,6 +162,25 @@ class Table:
             unmet(error)
             return False
         return True
+
+    def add(self, key: Item, numbers: Mapping[str, int], sets: Mapping[str, int]) -> None:
+        """Add to some numbers of an item and set others; what is not there yet is 0.
+
+        It is not safe to repeat, and botocore may.
+        """
+        every = {**numbers, **sets}
+        names = {f"#{index}": name for index, name in enumerate(every)}
+        values = {f":{index}": {"N": str(value)} for index, value in enumerate(every.values())}
+        terms = [f"#{index} :{index}" for index in range(len(numbers))]
+        settings = [f"#{index} = :{index}" for index in range(len(numbers), len(every))]
+        with available("DynamoDB"):
+            self._dynamodb.update_item(
+                TableName=self._name,
+                Key=key,
+                UpdateExpression=f"ADD {', '.join(terms)} SET {', '.join(settings)}",
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=values,
+            )
 
     def exchange(
         self, key: Item, update: str, condition: str, values: Item
@@ -293,6 +341,13 @@ class Table:
             "Parameters": [*change.sets.values(), *where.values()],
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
+
+
+def _projection(attributes: Iterable[str] | None) -> dict[str, Any]:
+    names = {f"#{name}": name for name in attributes or ()}
+    if not names:
+        return {}
+    return {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
 
 
 def unmet(error: ClientError) -> Item | None:

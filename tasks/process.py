@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.signals import worker_init, worker_shutting_down
 
-from mailrelay import assembly
+from mailrelay import assembly, counters
 from mailrelay.courier import Courier
 from mailrelay.settings import Settings, SettingsError, load
 from mailrelay.sweep import Sweeper
@@ -62,9 +62,10 @@ def parts() -> Parts:
 def _assemble(**_: Any) -> None:
     """A missing credential ends the worker here, with one line."""
     try:
-        parts()
+        settings = parts().settings
     except SettingsError as error:
         raise SystemExit(f"mailrelay: {error}") from None
+    counters.start(assembly.glance(settings).table)
 
 
 @worker_shutting_down.connect

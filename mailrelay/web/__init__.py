@@ -31,10 +31,11 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     requests.register(app)
     headers.register(app)
     problems.register(app)
-    app.register_blueprint(metrics.blueprint(assembly.backlog(settings), settings.providers))
+    backlog = assembly.backlog(settings)
+    app.register_blueprint(metrics.blueprint(backlog, settings.providers))
     gate = Gate(settings)
     app.register_blueprint(emails.blueprint(relay, gate, settings.providers, settings.senders))
     app.register_blueprint(circuits.blueprint(Shared(store.table), settings, gate))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
-    console.register(app, settings, store.table, relay, gate)
+    console.register(app, settings, store.table, relay, gate, assembly.board(store), backlog)
     return app

@@ -9,8 +9,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from mailrelay import aws, provision
+from mailrelay import assembly, aws, provision
 from mailrelay.settings import Settings, load
+from mailrelay.store import Overdue
 from tests.support.processes import unused_name
 
 ALL = [
@@ -83,7 +84,7 @@ def test_without_bucket(name: str) -> None:
 
 @pytest.mark.usefixtures("backend")
 def test_table(name: str) -> None:
-    """The table has pk and sk, on-demand capacity, the due index with keys only, and its TTL."""
+    """The table has pk and sk, on-demand capacity, its indexes with no more than needed, and its TTL."""
     settings = _settings(name)
     _findings(settings)
     dynamodb = aws.dynamodb(settings)
@@ -91,11 +92,16 @@ def test_table(name: str) -> None:
     assert table["TableStatus"] == "ACTIVE"
     assert _keys(table) == {"HASH": ("pk", "S"), "RANGE": ("sk", "S")}
     assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
-    [index] = table["GlobalSecondaryIndexes"]
-    assert index["IndexName"] == "due"
-    assert index["Projection"]["ProjectionType"] == "KEYS_ONLY"
-    keys = _keys({**table, "KeySchema": index["KeySchema"]})
-    assert keys == {"HASH": ("due_shard", "N"), "RANGE": ("due_at", "N")}
+    indexes = {index["IndexName"]: index for index in table["GlobalSecondaryIndexes"]}
+    assert {name: _keys({**table, **index}) for name, index in indexes.items()} == {
+        "due": {"HASH": ("due_shard", "N"), "RANGE": ("due_at", "N")},
+        "listed": {"HASH": ("listed_in", "S"), "RANGE": ("pk", "S")},
+    }
+    assert indexes["due"]["Projection"]["ProjectionType"] == "KEYS_ONLY"
+    # A recipient's address is not among it, nor anything that ever changes.
+    assert set(indexes["listed"]["Projection"]["NonKeyAttributes"]) == {
+        *("sender", "subject", "total", "created_at")
+    }
     ttl = dynamodb.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
     assert ttl["TimeToLiveStatus"] in ("ENABLED", "ENABLING")
     assert ttl["AttributeName"] == "expires"
@@ -260,9 +266,8 @@ DUE = {"due_shard": "N", "due_at": "N"}
 @pytest.mark.parametrize(
     ("keys", "index", "said"),
     [
-        (PK_SK, None, "it has no index due"),
         ({"pk": "S"}, DUE, "its key is not pk and sk"),
-        ({"id": "S"}, None, "its key is not pk and sk; it has no index due"),
+        ({"id": "S"}, None, "its key is not pk and sk"),
         (PK_SK, {"due_at": "N"}, "the key of its index due is not due_shard and due_at"),
         (PK_SK, {"due_shard": "S", "due_at": "N"}, "due_shard is of type S and not N"),
         ({"pk": "N", "sk": "S"}, DUE, "pk is of type N and not S"),
@@ -271,7 +276,7 @@ DUE = {"due_shard": "N", "due_at": "N"}
 def test_other_table(
     name: str, keys: dict[str, str], index: dict[str, str] | None, said: str
 ) -> None:
-    """A table with other keys, or without the index, is named with what is wrong."""
+    """A table or an index with other keys is named with what is wrong, and gets nothing else."""
     settings = _settings(name)
     dynamodb = aws.dynamodb(settings)
     dynamodb.create_table(**_table(name, keys, index))
@@ -301,4 +306,29 @@ def test_completes_what_is_half_there(name: str) -> None:
     """A run that was interrupted is completed by the next one."""
     settings = _settings(name)
     aws.dynamodb(settings).create_table(**_table(name, PK_SK, DUE))
-    assert _findings(settings) == _all(name, "created") | {f"table {name}": "unchanged"}
+    listed = {f"index listed of table {name}": "created"}
+    assert _findings(settings) == _all(name, "created") | listed | {f"table {name}": "unchanged"}
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("index", [DUE, None], ids=["one", "both"])
+def test_a_table_of_an_earlier_version_gets_the_indexes_that_it_lacks(
+    name: str, index: dict[str, str] | None
+) -> None:
+    """Each is said to be built, which may take long, and then to be there."""
+    settings = _settings(name)
+    aws.dynamodb(settings).create_table(**_table(name, PK_SK, index))
+    missing = ["listed"] if index else ["due", "listed"]
+    said = [
+        (finding.what, finding.state)
+        for finding in provision.provision(settings)
+        if finding.what.startswith("index")
+    ]
+    assert said == [
+        (f"index {missed} of table {name}", state)
+        for missed in missing
+        for state in ("being built", "created")
+    ]
+    assert _findings(settings) == _all(name, "unchanged")
+    store = assembly.store(settings)
+    assert (store.recent("demo", None, 1), store.overdue(0, 0)) == ([], Overdue(0, None))

@@ -18,9 +18,20 @@ from moto import mock_aws
 
 from mailrelay import assembly, clock, delivery, items, provision
 from mailrelay.delivery import NotApplicable
-from mailrelay.message import Batch, Content, Email, EmailId, Hint, Outcome, Status
+from mailrelay.message import (
+    Address,
+    Batch,
+    BatchSummary,
+    Content,
+    Email,
+    EmailId,
+    Hint,
+    Outcome,
+    Status,
+)
 from mailrelay.settings import Settings, load
 from mailrelay.store import (
+    LISTED_INDEX,
     MAX_FIRST_EMAILS,
     ContentTooLarge,
     Idempotency,
@@ -259,11 +270,11 @@ def test_a_large_batch_is_ready_only_when_it_is_finished(backend: Backend) -> No
 
     assert before is not None
     assert not before.ready
-    assert backend.store.finish(batch.id)
+    assert backend.store.finish(batch)
     assert backend.store.batch(batch.id) == replace(batch, ready=True)
     assert len(backend.store.emails(batch.id)) == 30
     # Finishing it again, as botocore may, is no error.
-    assert backend.store.finish(batch.id)
+    assert backend.store.finish(batch)
 
 
 def test_an_unfinished_batch_is_due_and_a_finished_one_is_not(backend: Backend) -> None:
@@ -272,7 +283,7 @@ def test_an_unfinished_batch_is_due_and_a_finished_one_is_not(backend: Backend) 
     assert backend.due(withdraw_at - 1) == []
     assert backend.due(withdraw_at) == [batch.id]
 
-    backend.store.finish(batch.id)
+    backend.store.finish(batch)
 
     assert backend.due(withdraw_at) == []
 
@@ -294,7 +305,7 @@ def test_a_withdrawn_batch_leaves_nothing_and_frees_its_idempotency_key(
     assert backend.store.withdraw(batch.id)
 
     assert backend.items() == []
-    assert not backend.store.finish(batch.id)
+    assert not backend.store.finish(batch)
 
 
 def test_a_batch_that_is_being_withdrawn_cannot_get_ready(backend: Backend) -> None:
@@ -306,7 +317,7 @@ def test_a_batch_that_is_being_withdrawn_cannot_get_ready(backend: Backend) -> N
         ExpressionAttributeValues={":yes": {"BOOL": True}},
     )
 
-    assert not backend.store.finish(batch.id)
+    assert not backend.store.finish(batch)
     assert backend.store.withdraw(batch.id)
     assert backend.items() == []
 
@@ -318,7 +329,7 @@ def test_emails_that_are_written_after_the_withdrawal_are_removed_as_well(
     backend.store.withdraw(batch.id)
     backend.store.add_emails([an_email(batch, 30)], batch.created_at)
 
-    assert not backend.store.finish(batch.id)
+    assert not backend.store.finish(batch)
     assert backend.store.withdraw(batch.id)
 
     assert backend.items() == []
@@ -331,6 +342,86 @@ def test_a_ready_batch_cannot_be_withdrawn(backend: Backend) -> None:
 
     assert backend.store.batch(batch.id) == batch
     assert len(backend.store.emails(batch.id)) == 1
+
+
+# Lists
+
+
+def test_a_keys_batches_are_listed_newest_first_and_in_pages(backend: Backend) -> None:
+    made = [stored(backend, created_at=clock.now()) for _ in range(7)]
+    stored(backend, key_name="another")
+    newest_first = sorted((batch.id for batch in made), reverse=True)
+
+    first = backend.store.recent("demo", None, 4)
+    rest = backend.store.recent("demo", first[-1].id, 4)
+
+    assert [batch.id for batch in (*first, *rest)] == newest_first
+    batch = made[0]
+    assert BatchSummary(batch.id, batch.sender, batch.subject, batch.total, batch.created_at) in (
+        *first,
+        *rest,
+    )
+
+
+def test_a_batch_is_listed_once_it_is_complete(backend: Backend) -> None:
+    batch, withdrawn = unfinished(backend), unfinished(backend)
+    assert backend.store.recent("demo", None, 10) == []
+
+    backend.store.finish(batch)
+    backend.store.withdraw(withdrawn.id)
+
+    assert [listed.id for listed in backend.store.recent("demo", None, 10)] == [batch.id]
+
+
+def test_emails_are_found_by_their_recipient_in_pages(backend: Backend) -> None:
+    """Those of a batch, too, that has the same recipient more than once; of no other key."""
+    wanted = Address("Pedro@example.org")
+    expected = []
+    for key_name, times in (("demo", 3), ("another", 2), ("demo", 1)):
+        batch = a_batch(total=4, key_name=key_name)
+        emails = [
+            an_email(batch, index, to=wanted if index < times else Address("x@example.org"))
+            for index in range(4)
+        ]
+        backend.store.create(batch, CONTENT, emails, withdraw_at=None)
+        if key_name == "demo":
+            expected += [email.id for email in emails[:times]]
+
+    found: list[EmailId] = []
+    while page := backend.store.emails_to(
+        "demo", "pEDRO@example.org", found[-1] if found else None, 3
+    ):
+        found += page
+
+    assert len(found) == len(expected)
+    assert set(found) == set(expected)
+    assert [email_id.batch_id for email_id in found] == sorted(
+        (email_id.batch_id for email_id in expected), reverse=True
+    )
+    shown = backend.store.some_emails(found)
+    assert [(email.id, email.to) for email in shown] == [(id_, wanted) for id_ in found]
+
+
+def test_what_becomes_of_an_item_costs_its_list_nothing(backend: Backend) -> None:
+    """Its entry holds what never changes; nobody's address is in it."""
+    batch = stored(backend)
+    email = an_email(batch)
+
+    def entries() -> list[Any]:
+        lists = (items.recipient_list("demo", email.to.email), items.batch_list(batch))
+        return [
+            backend.store.table.query(
+                "listed_in = :list", {":list": {"S": each}}, index=LISTED_INDEX
+            )
+            for each in lists
+        ]
+
+    before = entries()
+    backend.store.advance(email, replace(email, status=Status.SENT, due_at=None))
+
+    assert entries() == before
+    assert [len(found) for found in before] == [1, 1]
+    assert email.to.email not in str(before)
 
 
 # Sending
@@ -750,9 +841,13 @@ CALLS: list[Callable[[Store], object]] = [
     lambda store: store.batch("x"),
     lambda store: store.emails("x"),
     lambda store: list(store.due(0, 1)),
+    lambda store: store.recent("demo", None, 1),
+    lambda store: store.emails_to("demo", "pedro@example.org", None, 1),
+    lambda store: store.batches(["x"]),
+    lambda store: store.some_emails([EmailId("x", 0)]),
     lambda store: store.claim(Hint(EmailId("x", 0), 0, 1), 1, 2),
     lambda store: store.advance(an_email(a_batch()), an_email(a_batch())),
-    lambda store: store.finish("x"),
+    lambda store: store.finish(a_batch()),
     lambda store: store.forestall("x", 1),
     lambda store: store.withdraw("x"),
     lambda store: store.add_emails([an_email(a_batch())], clock.now()),

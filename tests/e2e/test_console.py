@@ -201,6 +201,30 @@ def test_a_preview_shows_the_mail_and_runs_nothing(running: Stack, page: Page) -
     assert page.get_by_label("HTML").input_value().startswith("<h1 style")
 
 
+def test_the_overview_looks_again_and_leaves_unfolded_what_is(
+    running: Stack, page: Page, batch: str
+) -> None:
+    """By then it shows what has happened."""
+    page.goto(running.url)
+    page.get_by_text("The pictures as numbers").click()
+    row = page.get_by_role("table").last.get_by_role("row").nth(1)
+    page.locator("#live").evaluate("live => live.setAttribute('data-old', '')")
+    page.locator("#live:not([data-old])").wait_for()
+    row.get_by_role("rowheader").wait_for()
+    assert page.get_by_role("img", name="Emails a minute over the last hour").is_visible()
+
+
+def test_an_email_is_found_by_its_recipient(running: Stack, page: Page, batch: str) -> None:
+    page.goto(running.url)
+    go(page, "Search")
+    page.get_by_label("Recipient's address").fill("MAILGUN-LOST@example.org")
+    page.keyboard.press("Enter")
+    page.get_by_role("cell", name="mailgun-lost@example.org").first.wait_for()
+    go(page, "Batches")
+    page.locator(f"a[href='/batches/{batch}']").click()
+    page.get_by_text("mailgun-lost@example.org").wait_for()
+
+
 def test_every_page_can_be_used_by_everybody(running: Stack, page: Page, batch: str) -> None:
     """No serious finding of axe in either theme, and nothing wider than a phone.
 
@@ -210,8 +234,10 @@ def test_every_page_can_be_used_by_everybody(running: Stack, page: Page, batch: 
     paths = {
         "sign-in": "/sign-in?expired=1",
         "overview": "/",
+        "overview-day": "/?over=day",
         "send": "/send",
         "batches": "/batches?id=nonsense",
+        "search": "/search?to=pedro@example.org",
         "batch": f"/batches/{batch}",
         "email": f"/batches/{batch}/1",
         "decide": f"/batches/{batch}/2",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import urllib3
 
 from tests.e2e.conftest import MakeStack
@@ -81,6 +83,7 @@ def _use(relay: Stack) -> None:
         relay.wait(batch, seconds=120)
     for path in ("/metrics", "/readyz", "/providers"):
         assert relay.call("GET", path).status == 200
+    _use_the_console(relay)
     login = urllib3.make_headers(basic_auth=FLOWER_LOGIN)
 
     def flower(method: str, path: str) -> urllib3.BaseHTTPResponse:
@@ -98,6 +101,17 @@ def _use(relay: Stack) -> None:
         "Flower hears of the tasks",
         120,
     )
+
+
+def _use_the_console(relay: Stack) -> None:
+    with requests.Session() as browser:
+        page = browser.get(f"{relay.url}/sign-in", timeout=60).text
+        [token] = set(re.findall(r'name="csrf_token" value="([^"]+)"', page))
+        form = {"csrf_token": token, "key": KEY}
+        browser.post(f"{relay.url}/sign-in", data=form, timeout=60)
+        for path in ("/", "/?over=day", "/batches", "/search?to=pedro@example.org"):
+            shown = browser.get(relay.url + path, timeout=60, allow_redirects=False)
+            assert shown.status_code == 200, path
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -14,6 +14,10 @@ import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
+from mailrelay.counters import Counters
+from mailrelay.message import Status
+from mailrelay.overview import PERIODS
+from mailrelay.table import Table
 from tests.e2e.conftest import MakeStack
 from tests.support.processes import Process, free_port, wait_for
 from tests.support.sandbox import Sandbox
@@ -214,6 +218,28 @@ def test_the_web_leaves_nothing_behind(make_stack: MakeStack, tmp_path: Path) ->
     assert web.stop() == 0
 
     assert not list(tmp_path.glob("mailrelay-metrics-*"))
+
+
+def test_what_the_overview_is_made_of_is_kept_when_the_processes_end(
+    make_stack: MakeStack, sandbox: Sandbox
+) -> None:
+    """Each writes what it has counted every few seconds, and the rest when it is told to end."""
+    stack = make_stack()
+    parts = [stack.start("web"), stack.start("worker")]
+    stack.wait(stack.send("pedro@example.org", "mailgun-503@example.org"), "sent")
+
+    for part in parts:
+        part.signal(signal.SIGTERM)
+    assert [part.wait() for part in parts] == [0, 0]
+
+    table = Table(stack.dynamodb, stack.environ["MAILRELAY_TABLE"])
+    for period in PERIODS:
+        total = Counters(table).read(period).total
+        assert (total.accepted, total.became(Status.SENT)) == (2, 2)
+        assert total.outcomes() == {
+            "mailgun": {"accepted": 1, "retry": 1},
+            "ses": {"accepted": 1},
+        }
 
 
 def test_a_worker_whose_port_is_taken_works_all_the_same(

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from mailrelay import assembly, aws, backlog, clock, provision
+from mailrelay import assembly, aws, clock, kept, provision
 from mailrelay.backlog import Backlog, Depths, Due
 from mailrelay.circuit import Circuit, State
 from mailrelay.settings import Settings
@@ -98,7 +98,7 @@ def test_what_is_not_known_is_not_shown(
 def test_who_hangs_is_not_waited_for_and_hides_nobody_else(
     hangs: Hangs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "PATIENCE", 0.05)
+    monkeypatch.setattr(kept, "PATIENCE", 0.05)
     what = Backlog(Source(DEPTHS), hangs, dict)
 
     assert shown(what) == shown(what) == QUEUES | up(1, 0)
@@ -110,11 +110,11 @@ def test_who_hangs_is_not_waited_for_and_hides_nobody_else(
 
 
 @pytest.mark.parametrize("answer", [DUE, DOWN], ids=["an answer", "a failure"])
-@pytest.mark.parametrize(("kept", "asked"), [(3600.0, 1), (-1.0, 3)], ids=["good", "too old"])
+@pytest.mark.parametrize(("seconds", "asked"), [(3600.0, 1), (-1.0, 3)], ids=["good", "too old"])
 def test_several_readers_cost_no_more_than_one(
-    answer: Due | Exception, kept: float, asked: int, monkeypatch: pytest.MonkeyPatch
+    answer: Due | Exception, seconds: float, asked: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backlog, "KEPT", kept)
+    monkeypatch.setattr(kept, "KEPT", seconds)
     queues, due = Source(DEPTHS), Source(answer)
     what = Backlog(queues, due, dict)
 
@@ -125,7 +125,7 @@ def test_several_readers_cost_no_more_than_one(
 
 
 def test_an_answer_replaces_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog, "KEPT", -1.0)
+    monkeypatch.setattr(kept, "KEPT", -1.0)
     due = Source(DUE)
     what = Backlog(Source(DEPTHS), due, dict)
     shown(what)

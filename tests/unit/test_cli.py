@@ -156,21 +156,15 @@ def test_init_names_what_differs(aws_environ: dict[str, str]) -> None:
     boto3.client("dynamodb", **options).create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        AttributeDefinitions=[
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-        ],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
     )
     for _ in range(2):
         result = run("init", **aws_environ)
         assert result.exit_code == 1
         differs = [line for line in result.stdout.splitlines() if line.startswith("differs ")]
         assert len(differs) == 2
-        assert f"table {name}: it has no index due" in differs[0]
+        assert f"table {name}: its key is not pk and sk" in differs[0]
         assert "MessageRetentionPeriod is 345600 and not 60" in differs[1]
         assert "by hand" in result.stderr
 
@@ -262,8 +256,8 @@ def test_doctor_with_another_table(well: dict[str, str]) -> None:
     assert list(failures) == [f"DynamoDB table {name}"]
 
 
-def test_doctor_with_a_table_without_its_index(well: dict[str, str]) -> None:
-    """Without it nothing that is lost is ever found."""
+def test_doctor_with_a_table_without_its_indexes(well: dict[str, str]) -> None:
+    """Without them nothing that is lost is ever found, and no list shown: `init` makes them."""
     name = f"other-{ULID()}"
     key = {"pk": "HASH", "sk": "RANGE"}
     boto3.client(
@@ -277,6 +271,9 @@ def test_doctor_with_a_table_without_its_index(well: dict[str, str]) -> None:
     failures = _failures(run("doctor", **well | {"MAILRELAY_TABLE": name}))
     assert list(failures) == [f"DynamoDB table {name}"]
     assert "index" in failures[f"DynamoDB table {name}"]
+    assert "run mailrelay init" in failures[f"DynamoDB table {name}"]
+    assert run("init", **well | {"MAILRELAY_TABLE": name}).exit_code == 0
+    assert _failures(run("doctor", **well | {"MAILRELAY_TABLE": name})) == {}
 
 
 def test_doctor_with_queues_that_differ(well: dict[str, str]) -> None:

@@ -201,7 +201,9 @@ def test_nothing_is_sent_of_a_batch_that_is_not_ready(
     assert providers["mailgun"].envelopes == []
     assert store.email(email.id) == email
     # It is not remembered as unready: once it is ready, it is sent.
-    assert store.finish(email.id.batch_id)
+    batch = store.batch(email.id.batch_id)
+    assert batch is not None
+    assert store.finish(batch)
     courier.deliver(email.hint)
     assert len(providers["mailgun"].envelopes) == 1
 

@@ -22,7 +22,7 @@ from mailrelay.relay import (
 from mailrelay.settings import Settings
 from mailrelay.store import Store, StoreUnavailable
 from tests.support.fakes import FakeQueue
-from tests.support.records import CHAIN, an_attempt
+from tests.support.records import CHAIN, a_batch, an_attempt, an_email
 from tests.unit.test_web_app import items_of
 
 KEY = IdempotencyKey("order-1", "fingerprint")
@@ -405,3 +405,58 @@ def test_nothing_is_decided_of_a_batch_that_is_not_accepted(
     relay.accept(submission(150), "demo")
 
     assert found == [None, None]
+
+
+# Finding again
+
+
+def test_what_was_sent_to_an_address_is_shown_with_its_batch(relay: Relay) -> None:
+    """Newest first and in pages; what another key has sent is not."""
+    sent = [relay.accept(submission(), "demo") for _ in range(3)]
+    relay.accept(submission(), "another")
+
+    first = relay.to("demo", "Reader0@example.org", None, 2)
+    last = relay.to("demo", "Reader0@example.org", first.next_cursor, 2)
+
+    found = [*first.emails, *last.emails]
+    assert [batch.id for _, batch in found] == sorted(
+        (each.batch_id for each in sent), reverse=True
+    )
+    assert all(email.id.batch_id == batch.id for email, batch in found)
+    assert last.next_cursor is None
+
+
+def test_a_page_of_batches_says_whether_there_are_more(relay: Relay) -> None:
+    for _ in range(4):
+        relay.accept(submission(), "demo")
+
+    first = relay.recent("demo", None, 2)
+    last = relay.recent("demo", first.next_cursor, 2)
+
+    assert first.next_cursor == first.batches[-1].id
+    assert len({batch.id for batch in (*first.batches, *last.batches)}) == 4
+    assert last.next_cursor is None
+
+
+def test_what_is_not_accepted_is_not_found(
+    relay: Relay, troubled: Troubled, store: Store, settings: Settings
+) -> None:
+    """While a large batch is being stored, and where nothing came of it."""
+    during: list[tuple[int, int]] = []
+
+    def look() -> None:
+        found = relay.to("demo", "reader0@example.org", None, 10).emails
+        during.append((len(found), len(relay.recent("demo", None, 10).batches)))
+
+    troubled.before["finish"] = look
+    relay.accept(submission(150), "demo")
+    assert during == [(0, 0)]
+    look()
+    assert during[-1] == (1, 1)
+
+    # As `forestall` leaves it, with an email that arrived late.
+    lost = a_batch()
+    store.forestall(lost.id, lost.created_at)
+    store.add_emails([an_email(lost, to=Address("reader0@example.org"))], lost.created_at)
+    look()
+    assert during[-1] == (1, 1)

@@ -4,10 +4,11 @@ Pages are made on the server; htmx, of which a copy lies in `static/console`, re
 Who signs in with an API key sees what that key sees. Each kind of page is a module with its routes:
 
     sign_in.py   the session: its beginning and its end
-    overview.py  how the relay does
+    overview.py  how the relay does, in pictures by chart.py
     send.py      the form: what is in it, by draft.py, and to whom, by recipients.py
-    batches.py   a batch: its counts, its recipients
+    batches.py   this key's batches, by recent.py; one batch: its counts, its recipients
     emails.py    one email: its way, by timeline.py, and what a person may decide
+    search.py    what was sent to an address
     sandbox.py   in `make run` only: the sandbox's switches and its mailbox
 
 What they share: session.py (who is signed in), secret.py (what signs that), pages.py (what a page
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
+from mailrelay.backlog import Backlog
+from mailrelay.counters import Board
 from mailrelay.relay import Relay
 from mailrelay.settings import Settings
 from mailrelay.table import Table
@@ -28,6 +31,7 @@ from mailrelay.web.console import (
     overview,
     pages,
     sandbox,
+    search,
     send,
     session,
     sign_in,
@@ -35,16 +39,25 @@ from mailrelay.web.console import (
 from mailrelay.web.console.secret import Secret
 
 
-def register(app: Flask, settings: Settings, table: Table, relay: Relay, gate: Gate) -> None:
+def register(
+    app: Flask,
+    settings: Settings,
+    table: Table,
+    relay: Relay,
+    gate: Gate,
+    board: Board,
+    backlog: Backlog,
+) -> None:
     """Have `app` serve the console, for whom the gate lets in."""
     console = Blueprint("console", __name__, template_folder="templates")
     pages.register(app, console, flower_url=settings.flower_url)
     session.register(app, console, Secret(table), gate)
     sign_in.register(console, gate, local=settings.sandbox_url is not None)
-    overview.register(console)
+    overview.register(console, settings.providers, board, backlog)
     send.register(console, relay, settings)
     batches.register(console, relay)
     emails.register(console, relay, settings)
+    search.register(console, relay)
     if settings.sandbox_url is not None:
         sandbox.register(console, settings.sandbox_url, settings.providers)
     app.register_blueprint(console)

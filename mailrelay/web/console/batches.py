@@ -14,7 +14,7 @@ from mailrelay import clock
 from mailrelay.message import BATCH_ID, Email, Status
 from mailrelay.relay import BatchView, Relay
 from mailrelay.web import representations
-from mailrelay.web.console import pages, polling, session
+from mailrelay.web.console import pages, polling, recent, session
 from mailrelay.web.schemas import MAX_DESTINATIONS
 
 PAGE = 50
@@ -29,7 +29,12 @@ def register(console: Blueprint, relay: Relay) -> None:
         if address is not None:
             return redirect(address, HTTPStatus.SEE_OTHER)
         error = "This is no id of a batch or an email. One looks like 01J0Z3NDEKTSV4RRFFQ69G5FAV."
-        return pages.page("batches.html", given=given, error=error if given else None)
+        return pages.page(
+            "batches.html",
+            given=given,
+            error=error if given else None,
+            recent=recent.asked_for(relay),
+        )
 
     @console.get("/batches/<batch_id>")
     def batch(batch_id: str) -> Response:

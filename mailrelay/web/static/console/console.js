@@ -31,3 +31,13 @@ addEventListener("htmx:sendError", () => trouble("The relay does not answer. Wha
 addEventListener("htmx:responseError", ({ detail }) =>
   trouble(`The relay answered ${detail.xhr.status}. What you see is as it was before.`));
 addEventListener("htmx:afterSwap", () => trouble(""));
+
+// What a reader has unfolded stays so when its part of the page is replaced.
+let unfolded = [];
+addEventListener("htmx:beforeSwap", () => {
+  unfolded = Array.from(document.querySelectorAll("details[id][open]"), ({ id }) => id);
+});
+addEventListener("htmx:afterSwap", () => unfolded.forEach((id) => {
+  const details = document.getElementById(id);
+  if (details) details.open = true;
+}));
