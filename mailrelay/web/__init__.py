@@ -8,7 +8,16 @@ from mailrelay import assembly, providers
 from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
 from mailrelay.shared import Shared
-from mailrelay.web import circuits, emails, headers, health, metrics, problems, requests
+from mailrelay.web import (
+    circuits,
+    description,
+    emails,
+    headers,
+    health,
+    metrics,
+    problems,
+    requests,
+)
 from mailrelay.web.auth import Gate
 
 MAX_BODY = 25_000_000
@@ -23,7 +32,7 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     providers.check(settings)
     store = assembly.store(settings)
     relay = assembly.relay(settings, store, queue)
-    app = Flask(__name__, static_folder=None)
+    app = Flask(__name__, static_folder="static")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = app.json.ensure_ascii = False  # type: ignore[attr-defined]
     # No redirects: a client that sends mail does not follow them.
@@ -36,4 +45,5 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     app.register_blueprint(emails.blueprint(relay, gate, settings.providers, settings.senders))
     app.register_blueprint(circuits.blueprint(Shared(store.table), settings, gate))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
+    app.register_blueprint(description.blueprint(settings.providers))
     return app
