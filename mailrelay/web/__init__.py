@@ -9,6 +9,7 @@ from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
 from mailrelay.shared import Shared
 from mailrelay.web import (
+    assets,
     circuits,
     description,
     emails,
@@ -38,6 +39,7 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     # No redirects: a client that sends mail does not follow them.
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     requests.register(app)
+    assets.register(app)
     headers.register(app)
     problems.register(app)
     app.register_blueprint(metrics.blueprint(assembly.backlog(settings), settings.providers))

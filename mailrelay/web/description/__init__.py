@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from flask import Blueprint, Response
+from flask import Blueprint, Response, render_template
 from marshmallow import Schema, fields
 
 import mailrelay
@@ -33,6 +33,12 @@ Every error is a problem (RFC 9457, `application/problem+json`); its `detail` sa
 and with a `422` its `errors` names each bad field. Any other method than those that are described
 is answered `405` with `Allow`, and any other path `404`.
 """
+
+_POLICY = (
+    # Swagger UI sets styles on its elements, and its style has its pictures within.
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 _ANSWERS = (
     answers.Accepted,
@@ -80,12 +86,18 @@ def document(chain: Sequence[str]) -> dict[str, Any]:
 
 def blueprint(chain: Sequence[str]) -> Blueprint:
     """The routes, where the providers of `chain` are configured."""
-    description = Blueprint("description", __name__)
+    description = Blueprint("description", __name__, template_folder="templates")
     body = json.dumps(document(chain), ensure_ascii=False)
 
     @description.get("/openapi.json")
     def openapi() -> Response:
         return Response(body, content_type="application/json")
+
+    @description.get("/docs")
+    def docs() -> Response:
+        page = Response(render_template("description/docs.html"), mimetype="text/html")
+        page.headers["Content-Security-Policy"] = _POLICY
+        return page
 
     return description
 

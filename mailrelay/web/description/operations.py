@@ -139,7 +139,12 @@ def _send(chain: Sequence[str]) -> Operation:
         "requestBody": _body(SubmissionSchema(chain), examples.SUBMISSIONS),
         "responses": {
             "202": {
-                **_answer("Accepted", {"one": examples.ACCEPTED}, _ACCEPTED_HEADERS),
+                **_answer(
+                    "Every recipient is stored.",
+                    "Accepted",
+                    {"one": examples.ACCEPTED},
+                    _ACCEPTED_HEADERS,
+                ),
                 "links": {
                     "batch": _link("show", "$response.body#/id"),
                     "email": _link("show", "$response.body#/emails/0/id"),
@@ -204,6 +209,7 @@ def _show() -> Operation:
         ],
         "responses": {
             "200": _answer(
+                "The email, or the batch.",
                 {
                     "oneOf": [_ref("Email"), _ref("Batch")],
                     "discriminator": {
@@ -245,7 +251,7 @@ def _resend() -> Operation:
         "parameters": [_id("An email's.", EMAIL_ID), _REQUEST_ID],
         "requestBody": _body(ResendSchema, {"none": {"value": {}}}, required=False),
         "responses": {
-            "202": _answer("Email", {"queued": examples.RESENT}),
+            "202": _answer("The email as it is now.", "Email", {"queued": examples.RESENT}),
             **_problems(
                 _OF_A_KEY,
                 _OF_A_BODY,
@@ -275,7 +281,7 @@ def _resolve() -> Operation:
         "parameters": [_id("An email's.", EMAIL_ID), _REQUEST_ID],
         "requestBody": _body(ResolveSchema, examples.RESOLUTIONS),
         "responses": {
-            "200": _answer("Email", {"sent": examples.RESOLVED}),
+            "200": _answer("The email as it is now.", "Email", {"sent": examples.RESOLVED}),
             **_problems(
                 _OF_A_KEY,
                 _OF_A_BODY,
@@ -296,7 +302,9 @@ def _providers() -> Operation:
         "summary": "Show how each provider does, and how fast it may be asked",
         "parameters": [_REQUEST_ID],
         "responses": {
-            "200": _answer("Providers", {"one away": examples.PROVIDERS}),
+            "200": _answer(
+                "Every provider of the chain.", "Providers", {"one away": examples.PROVIDERS}
+            ),
             **_problems(_OF_A_KEY),
         },
     }
@@ -306,7 +314,7 @@ def _healthz() -> Operation:
     return _open(
         "healthz",
         "Whether the process lives",
-        {"200": _answer("Health", {"alive": {"status": "ok"}})},
+        {"200": _answer("All is well.", "Health", {"alive": {"status": "ok"}})},
     )
 
 
@@ -315,7 +323,7 @@ def _readyz() -> Operation:
         "readyz",
         "Whether DynamoDB and SQS answer",
         {
-            "200": _answer("Health", {"ready": {"status": "ok"}}),
+            "200": _answer("All is well.", "Health", {"ready": {"status": "ok"}}),
             **_problems({503: {"away": "No answer from SQS."}}),
         },
     )
@@ -387,14 +395,17 @@ def _response(description: str, headers: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _answer(
-    schema: str | dict[str, Any], shown: dict[str, Any], headers: Iterable[str] = ()
+    description: str,
+    schema: str | dict[str, Any],
+    shown: dict[str, Any],
+    headers: Iterable[str] = (),
 ) -> dict[str, Any]:
     """A good answer, with its examples by name."""
     content = {
         "schema": _ref(schema) if isinstance(schema, str) else schema,
         "examples": {name: {"value": value} for name, value in shown.items()},
     }
-    return {**_response("As described.", headers), "content": {"application/json": content}}
+    return {**_response(description, headers), "content": {"application/json": content}}
 
 
 def _problems(*kinds: dict[int, dict[str, Shown]]) -> dict[str, Any]:
