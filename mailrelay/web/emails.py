@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request, url_for
 from marshmallow import Schema, ValidationError
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import MethodNotAllowed, RequestEntityTooLarge
 
 from mailrelay import senders
 from mailrelay.message import BATCH_ID, Email, EmailId
@@ -70,6 +70,8 @@ def blueprint(
 
     @emails.get("/<id_>")
     def show(id_: str) -> Response:
+        if id_ == "send":  # No id, but the route above with another method.
+            raise MethodNotAllowed(["POST", "OPTIONS"])
         key_name = authenticated()
         if (email_id := EmailId.parse(id_)) is not None:
             email = relay.email(email_id, key_name)

@@ -361,6 +361,7 @@ def test_nothing_there(world: World, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
+        ("GET", "/emails/send", "POST"),
         ("PUT", "/emails/send", "POST"),
         ("PATCH", "/emails/send", "POST"),
         ("DELETE", EMAILS[1], "GET"),
