@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
-from urllib.parse import quote
+from functools import wraps
+from typing import Any, Literal, NoReturn
 
 import click
-import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 import mailrelay
 from mailrelay import assembly, clock, doctor, heartbeat, provision
+from mailrelay.answers import Batch, Email, EmailSummary
 from mailrelay.circuit import Circuit, closed, held_open
+from mailrelay.client import Client, MailrelayError, unfinished
 from mailrelay.settings import Settings, SettingsError, load
 from mailrelay.shared import Shared
 from mailrelay.table import StoreUnavailable
-from mailrelay.web.schemas import MAX_DESTINATIONS
 
 _POLL_INTERVAL = 0.5
 """Seconds between two looks at a batch that is being watched."""
 
-_UNFINISHED = ("queued", "sending", "deferred")
+_PATIENCE = 2.0
+"""Seconds to go on asking a relay that does not answer: a person waits, and can ask again."""
 
 
 def _settings() -> Settings:
@@ -42,13 +42,6 @@ def _settings() -> Settings:
 def _fail(message: str, status: int = 1) -> NoReturn:
     print(f"mailrelay: {message}", file=sys.stderr)  # noqa: T201
     sys.exit(status)
-
-
-class _NoAnswer(click.ClickException):
-    """The relay does not answer, or cannot for now."""
-
-    def show(self, file: Any = None) -> None:
-        print(f"mailrelay: {self.message}", file=file or sys.stderr)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -187,19 +180,30 @@ def _aws() -> Iterator[None]:
 def _address(_context: click.Context, _option: click.Parameter, url: str) -> str:
     if not re.match("https?://[^/]", url):
         raise click.BadParameter("must be an http:// or https:// address")
-    return url.rstrip("/")
+    return url
 
 
 def _api(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that talks to the API."""
-    command = click.option(
+    """The options of a command that talks to the API; it gets a `relay` in their place.
+
+    What the relay refuses, or where there is none, ends the command with the API's own words.
+    """
+
+    @wraps(command)
+    def with_relay(url: str, key: str, **options: Any) -> None:
+        try:
+            command(relay=Client(url, key, patience=_PATIENCE), **options)
+        except (MailrelayError, ValueError) as error:
+            _fail(str(error))
+
+    key = click.option(
         "--key",
         envvar="MAILRELAY_API_KEY",
         required=True,
         show_envvar=True,
         help="An API key of the relay.",
-    )(command)
-    return click.option(
+    )
+    url = click.option(
         "--url",
         envvar="MAILRELAY_URL",
         default=lambda: f"http://127.0.0.1:{os.environ.get('PORT') or '8000'}",
@@ -207,7 +211,8 @@ def _api(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         show_default="http://127.0.0.1:8000",
         help="Where the relay is.",
-    )(command)
+    )
+    return url(key(with_relay))
 
 
 @main.command()
@@ -224,8 +229,7 @@ def _api(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--idempotency-key", metavar="KEY", help="Send only once, however often it is run.")
 @click.option("--watch", is_flag=True, help="Stay until every email is sent or has failed.")
 def send(
-    url: str,
-    key: str,
+    relay: Client,
     sender: str,
     from_name: str | None,
     recipients: tuple[str, ...],
@@ -242,19 +246,18 @@ def send(
     if text == html == "-":
         raise click.UsageError("Only one of --text and --html can be read from standard input.")
     stdin = _stdin() if "-" in (text, html) else ""
-    body = {
-        "from": {"email": sender, "name": from_name},
-        "destinations": [{"email": recipient} for recipient in recipients],
-        "subject": subject,
-        "plainContent": stdin if text == "-" else text,
-        "htmlContent": stdin if html == "-" else html,
-        "replyTo": {"email": reply_to} if reply_to else None,
-    }
-    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-    batch = _call("POST", f"{url}/emails/send", key, _without_none(body), headers)
-    click.echo(batch["id"])
+    accepted = relay.send(
+        {"email": sender, "name": from_name} if from_name else sender,
+        recipients,
+        subject,
+        plain=stdin if text == "-" else text,
+        html=stdin if html == "-" else html,
+        reply_to=reply_to or None,
+        idempotency_key=idempotency_key or None,
+    )
+    click.echo(accepted["id"])
     if watch:
-        _watch(url, key, batch["id"])
+        _watch(relay, accepted["id"])
 
 
 def _stdin() -> str:
@@ -268,26 +271,26 @@ def _stdin() -> str:
 @_api
 @click.argument("id_", metavar="ID")
 @click.option("--watch", is_flag=True, help="Stay until every email is sent or has failed.")
-def status(url: str, key: str, id_: str, watch: bool) -> None:
+def status(relay: Client, id_: str, watch: bool) -> None:
     """Show what happened to a batch, or to one email with each attempt at it.
 
     With --watch, ends with status 1 unless every email was sent.
     """
     if watch:
-        _watch(url, key, id_)
+        _watch(relay, id_)
     else:
-        _show(_get(url, key, id_))
+        _show(relay.get(id_))
 
 
 @main.command()
 @_api
 @click.argument("id_", metavar="ID")
-def resend(url: str, key: str, id_: str) -> None:
+def resend(relay: Client, id_: str) -> None:
     """Have one email sent again that is unknown, failed or deferred.
 
     The chain of providers begins again at once. Of an unknown email this may be a second one.
     """
-    _show(_call("POST", f"{url}/emails/{quote(id_, safe='')}/resend", key))
+    _show(relay.resend(id_))
 
 
 @main.command()
@@ -299,16 +302,15 @@ def resend(url: str, key: str, id_: str) -> None:
     required=True,
     help="What was found at the provider.",
 )
-def resolve(url: str, key: str, id_: str, status: str) -> None:
+def resolve(relay: Client, id_: str, status: Literal["sent", "failed"]) -> None:
     """Say how one email ended that is unknown.
 
     Look for it at its provider first. Nothing is sent.
     """
-    body = {"status": status}
-    _show(_call("POST", f"{url}/emails/{quote(id_, safe='')}/resolve", key, body))
+    _show(relay.resolve(id_, status))
 
 
-def _watch(url: str, key: str, id_: str) -> None:
+def _watch(relay: Client, id_: str) -> None:
     """A progress bar until nothing is open any more, then the whole."""
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -318,30 +320,36 @@ def _watch(url: str, key: str, id_: str) -> None:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("asking", total=None)
-        answer: dict[str, Any] = {}
-        while True:
-            try:
-                answer = _get(url, key, id_, limit=1)
-            except _NoAnswer:
-                if not answer:
-                    raise  # There may be no relay at all.
-                progress.update(bar, description="no answer, still trying")
-                time.sleep(_POLL_INTERVAL)
-                continue
-            counts = answer.get("counts") or {answer["status"]: 1}
-            unfinished = sum(counts.get(name, 0) for name in _UNFINISHED)
-            total = answer.get("total", 1)
-            said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-            progress.update(bar, description=said, completed=total - unfinished, total=total)
-            if not unfinished:
-                break
+        answer = relay.get(id_, limit=1)  # There may be no relay at all.
+        left = _progress(progress, bar, answer)
+        while left:
             time.sleep(_POLL_INTERVAL)
-    _show(_get(url, key, id_))
+            try:
+                answer = relay.get(id_, limit=1)
+            except MailrelayError as error:
+                if not error.passing:
+                    raise
+                progress.update(bar, description="no answer, still trying")
+            else:
+                left = _progress(progress, bar, answer)
+    _show(relay.get(id_))
     if not answer["delivered"]:
         sys.exit(1)
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _progress(progress: Progress, bar: TaskID, answer: Email | Batch) -> int:
+    """Show how far it is; how many emails are on their way."""
+    counts: Mapping[str, Any] = {answer["status"]: 1}
+    total = 1
+    if answer["object"] == "batch":
+        counts, total = answer["counts"], answer["total"]
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    left = unfinished(answer)
+    progress.update(bar, description=said, completed=total - left, total=total)
+    return left
+
+
+def _show(answer: Email | Batch) -> None:
     if answer["object"] == "batch":
         counts = ", ".join(f"{count} {name}" for name, count in answer["counts"].items() if count)
         click.echo(f"batch {answer['id']}: {answer['status']} ({counts})")
@@ -358,8 +366,9 @@ def _show(answer: dict[str, Any]) -> None:
         if answer["resolvedAt"]:
             click.echo(f"resolved by a person at {answer['resolvedAt']}")
         rows = [("attempt", "provider", "outcome", "code", "ms", "started", "reason")]
-        names = ("number", "provider", "outcome", "code", "durationMs", "startedAt", "reason")
-        rows += [[attempt[name] for name in names] for attempt in answer["attempts"]]
+        for attempt in answer["attempts"]:
+            what = (attempt["number"], attempt["provider"], attempt["outcome"], attempt["code"])
+            rows.append((*what, attempt["durationMs"], attempt["startedAt"], attempt["reason"]))
     _columns(rows)
 
 
@@ -378,55 +387,6 @@ def _printable(cell: object) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _error(email: dict[str, Any]) -> str:
+def _error(email: EmailSummary) -> str:
     error = email["error"]
     return f"{error['provider']} {error['code']}: {error['reason']}" if error else ""
-
-
-def _get(url: str, key: str, id_: str, limit: int = MAX_DESTINATIONS) -> dict[str, Any]:
-    """An email, or a batch with its first `limit` emails."""
-    return _call("GET", f"{url}/emails/{quote(id_, safe='')}?limit={limit}", key)
-
-
-def _call(
-    method: str,
-    url: str,
-    key: str,
-    body: dict[str, Any] | None = None,
-    headers: dict[str, str] | None = None,
-) -> dict[str, Any]:
-    """The API's answer; ends the command with the API's own words where it is an error."""
-    sent = {"Authorization": f"Bearer {key}", **(headers or {})}
-    # In ASCII: what is not UTF-8 on the command line is the API's to refuse, field by field.
-    data = None if body is None else json.dumps(body)
-    if data is not None:
-        sent["Content-Type"] = "application/json"
-    try:
-        response = urllib3.request(
-            method, url, headers=sent, body=data, timeout=60, retries=False, redirect=False
-        )
-    except urllib3.exceptions.HTTPError:
-        raise _NoAnswer(f"no relay answers at {url}") from None
-    except ValueError:
-        _fail("an API key and an idempotency key are made of visible ASCII characters")
-    try:
-        answer = json.loads(response.data)
-    except ValueError:
-        answer = None
-    if isinstance(answer, dict) and response.status == 503 and "detail" in answer:
-        raise _NoAnswer(answer["detail"])
-    if isinstance(answer, dict) and response.status >= 400 and "detail" in answer:
-        _fail("\n".join([answer["detail"], *_field_errors(answer)]))
-    if not isinstance(answer, dict) or "id" not in answer:
-        _fail(f"what answers at {url} is no relay")
-    return answer
-
-
-def _field_errors(problem: dict[str, Any]) -> list[str]:
-    return [f"  {name}: {' '.join(said)}" for name, said in problem.get("errors", {}).items()]
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
-    return value

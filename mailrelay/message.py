@@ -55,6 +55,9 @@ class Content:
 BATCH_ID = r"[0-9A-HJKMNP-TV-Z]{26}"
 """A batch's id: a ULID, which sorts by time (https://github.com/ulid/spec)."""
 
+EMAIL_ID = rf"{BATCH_ID}-(0|[1-9][0-9]{{0,3}})"
+"""An email's: its batch's, and its place in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class EmailId:
@@ -72,8 +75,10 @@ class EmailId:
     @classmethod
     def parse(cls, text: str) -> EmailId | None:
         """The id that `text` writes, or None where it writes none."""
-        match = re.fullmatch(rf"({BATCH_ID})-(0|[1-9][0-9]{{0,3}})", text)
-        return cls(match[1], int(match[2])) if match else None
+        if not re.fullmatch(EMAIL_ID, text):
+            return None
+        batch_id, _, index = text.partition("-")
+        return cls(batch_id, int(index))
 
 
 class Hint(NamedTuple):

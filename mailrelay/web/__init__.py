@@ -8,7 +8,18 @@ from mailrelay import assembly, providers
 from mailrelay.queue import DeliveryQueue
 from mailrelay.settings import Settings
 from mailrelay.shared import Shared
-from mailrelay.web import circuits, console, emails, headers, health, metrics, problems, requests
+from mailrelay.web import (
+    assets,
+    circuits,
+    console,
+    description,
+    emails,
+    headers,
+    health,
+    metrics,
+    problems,
+    requests,
+)
 from mailrelay.web.auth import Gate
 
 MAX_BODY = 25_000_000
@@ -29,6 +40,7 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     # No redirects: a client that sends mail does not follow them.
     app.url_map.strict_slashes = app.url_map.merge_slashes = False
     requests.register(app)
+    assets.register(app)
     headers.register(app)
     problems.register(app)
     backlog = assembly.backlog(settings)
@@ -38,4 +50,5 @@ def create_app(settings: Settings, queue: DeliveryQueue) -> Flask:
     app.register_blueprint(circuits.blueprint(Shared(store.table), settings, gate))
     app.register_blueprint(health.blueprint({"DynamoDB": store.ping, "SQS": queue.depth}))
     console.register(app, settings, store.table, relay, gate, assembly.board(store), backlog)
+    app.register_blueprint(description.blueprint(settings.providers))
     return app

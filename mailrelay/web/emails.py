@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request, url_for
 from marshmallow import Schema, ValidationError
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import MethodNotAllowed, RequestEntityTooLarge
 
 from mailrelay import senders
 from mailrelay.message import BATCH_ID, Email, EmailId
@@ -22,14 +22,15 @@ from mailrelay.web import representations, requests
 from mailrelay.web.auth import Gate
 from mailrelay.web.problems import Problem
 from mailrelay.web.schemas import (
-    MAX_DESTINATIONS,
+    IdempotencySchema,
+    PageSchema,
     ResendSchema,
     ResolveSchema,
     SubmissionSchema,
     flatten,
 )
 
-_DEFAULT_PAGE = 100
+_IDEMPOTENCY, _PAGE = IdempotencySchema(), PageSchema()
 
 _NAMED_ERRORS = 10
 """How many of the bad fields a problem's text names; its `errors` has them all."""
@@ -69,13 +70,15 @@ def blueprint(
 
     @emails.get("/<id_>")
     def show(id_: str) -> Response:
+        if id_ == "send":  # No id, but the route above with another method.
+            raise MethodNotAllowed(["POST", "OPTIONS"])
         key_name = authenticated()
         if (email_id := EmailId.parse(id_)) is not None:
             email = relay.email(email_id, key_name)
             if email is not None:
                 return jsonify(representations.email(email))
         elif re.fullmatch(BATCH_ID, id_):
-            view = relay.batch(id_, key_name, *_page())
+            view = relay.batch(id_, key_name, *_load(_PAGE, request.args.to_dict()))
             if view is not None:
                 return jsonify(representations.batch(view))
         raise Problem(HTTPStatus.NOT_FOUND, "There is no email and no batch with this id.")
@@ -120,10 +123,10 @@ def _no_email() -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, "There is no email with this id.")
 
 
-def _load(schema: Schema, body: dict[str, Any]) -> Any:
-    """What a body says; a problem that names each bad field otherwise."""
+def _load(schema: Schema, given: dict[str, Any]) -> Any:
+    """What a part of a request says; a problem that names each bad field otherwise."""
     try:
-        return schema.load(body)
+        return schema.load(given)
     except ValidationError as error:
         raise _unprocessable(flatten(error.messages_dict)) from None
 
@@ -177,27 +180,9 @@ def _idempotency_key(body: dict[str, Any]) -> IdempotencyKey | None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
-    if not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
-        raise _unprocessable({"Idempotency-Key": ["Takes 1 to 255 visible ASCII characters."]})
+    _load(_IDEMPOTENCY, {"Idempotency-Key": key})
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return IdempotencyKey(key, hashlib.sha256(canonical.encode()).hexdigest())
-
-
-def _page() -> tuple[int, int]:
-    """(first index, number of emails) as `cursor` and `limit` ask."""
-    limit, cursor = request.args.get("limit"), request.args.get("cursor")
-    errors: dict[str, list[str]] = {}
-    if limit is not None and not _is_number(limit, 1, MAX_DESTINATIONS):
-        errors["limit"] = [f"Takes a whole number from 1 to {MAX_DESTINATIONS}."]
-    if cursor is not None and not _is_number(cursor, 0, MAX_DESTINATIONS):
-        errors["cursor"] = ["Takes the nextCursor of an earlier answer."]
-    if errors:
-        raise _unprocessable(errors)
-    return int(cursor or 0), int(limit or _DEFAULT_PAGE)
-
-
-def _is_number(text: str, least: int, most: int) -> bool:
-    return re.fullmatch(r"[0-9]{1,4}", text) is not None and least <= int(text) <= most
 
 
 def _unprocessable(errors: dict[str, list[str]]) -> Problem:

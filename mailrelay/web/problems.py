@@ -10,6 +10,7 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from mailrelay import answers
 from mailrelay.delivery import NotApplicable
 from mailrelay.relay import IdempotencyMismatch, StillAccepting
 from mailrelay.store import ContentTooLarge, StoreUnavailable
@@ -20,26 +21,32 @@ _RETRY_AFTER = "5"
 """Seconds until it is worth asking again."""
 
 
-def problem(
-    status: HTTPStatus,
-    detail: str,
-    *,
-    errors: dict[str, Any] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Response:
-    """A problem answer. `errors` names each bad field: ``{"destinations.3.email": ["…"]}``."""
-    body: dict[str, Any] = {
+def body(
+    status: HTTPStatus, detail: str, errors: dict[str, list[str]] | None = None
+) -> answers.Problem:
+    """A problem. `errors` names each bad field: ``{"destinations.3.email": ["…"]}``."""
+    problem: answers.Problem = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status.value,
         "detail": detail,
     }
     if errors is not None:
-        body["errors"] = errors
+        problem["errors"] = errors
+    return problem
+
+
+def problem(
+    status: HTTPStatus,
+    detail: str,
+    *,
+    errors: dict[str, list[str]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """The answer that is the `body`'s problem."""
     # In ASCII: what it quotes of a request may hold halves of characters, which UTF-8 cannot.
-    return Response(
-        json.dumps(body), status.value, headers, content_type="application/problem+json"
-    )
+    text = json.dumps(body(status, detail, errors))
+    return Response(text, status.value, headers, content_type="application/problem+json")
 
 
 class Problem(Exception):

@@ -44,6 +44,12 @@ def _lines_of_the_relay() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a relay is asked again is the client's, and tested there."""
+    monkeypatch.setattr(cli, "_PATIENCE", 0)
+
+
 SEND = ["send", "--from", "facundo@example.com", "--subject", "test"]
 ONE = [*SEND, "--to", "pedro@example.org", "--text", "test"]
 

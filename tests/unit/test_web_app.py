@@ -21,6 +21,7 @@ from mailrelay.providers import Answer, Envelope
 from mailrelay.queue import QueueUnavailable
 from mailrelay.settings import Settings, SettingsError, load
 from tests.support.couriers import a_courier
+from tests.support.description import is_described
 from tests.support.processes import free_port
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ class World:
         headers = dict(options.pop("headers", {}))
         if key is not None:
             headers.setdefault("Authorization", f"Bearer {key}")
-        return self.client.open(path, method=method, headers=headers, **options)
+        response = self.client.open(path, method=method, headers=headers, **options)
+        is_described(self.app, response)
+        return response
 
     def get(self, path: str, **options: Any) -> TestResponse:
         return self.call("GET", path, **options)
@@ -358,6 +361,7 @@ def test_nothing_there(world: World, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
+        ("GET", "/emails/send", "POST"),
         ("PUT", "/emails/send", "POST"),
         ("PATCH", "/emails/send", "POST"),
         ("DELETE", EMAILS[1], "GET"),

@@ -312,7 +312,7 @@ def test_of_another_key(world: World) -> None:
 @pytest.mark.parametrize(
     "id_",
     [
-        *("0", "x", "send", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAV-0", "é", "-"),
+        *("0", "x", "sent", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAV-0", "é", "-"),
         *("٠" * 26, "%00", "%ff%fe", "a%0ab", "%2e%2e", "..%2fhealthz", "%2e%2e%2fhealthz", "a" * 9000),
         *("$ne", "B%23x", "%27%20or%201", "{}", "01ARZ3NDEKTSV4RRFFQ69G5FA%0a", "%f0%9f%8e%89"),
     ],
