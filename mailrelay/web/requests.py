@@ -19,7 +19,7 @@ HEADER = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 """What is taken for an id. It goes into logs and messages: no @, so that nobody's address does."""
 
-_ASKED_ALL_THE_TIME = ("/healthz", "/readyz", "/metrics")
+_WATCHED = ("/healthz", "/readyz", "/metrics")
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 
@@ -66,7 +66,17 @@ def current_id() -> str:
 def _level(status: int) -> int:
     if status >= 500:
         return logging.ERROR
-    return logging.DEBUG if request.path in _ASKED_ALL_THE_TIME else logging.INFO
+    return logging.DEBUG if _asked_all_the_time() else logging.INFO
+
+
+def _asked_all_the_time() -> bool:
+    """By what watches the relay, and by a page of the console that looks again by itself."""
+    page_looks_again = (
+        request.method == "GET"
+        and request.blueprint == "console"
+        and "HX-Request" in request.headers
+    )
+    return page_looks_again or request.endpoint == "static" or request.path in _WATCHED
 
 
 def _path() -> str | None:

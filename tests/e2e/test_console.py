@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -26,11 +27,11 @@ DESK, PHONE = 1280, 360
 
 @pytest.fixture(scope="module")
 def running(make_shared_stack: MakeStack, _sandbox: Sandbox) -> Stack:
-    """A relay whose console knows the sandbox."""
+    """A relay whose console knows the sandbox; nothing here waits for a sweep."""
     _sandbox.reset()
     stack = make_shared_stack(MAILRELAY_SANDBOX_URL=_sandbox.url, MAILRELAY_DUPLICATES="avoid")
-    for part in ("web", "worker", "beat"):
-        stack.start(part)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(stack.start, ("web", "worker")))
     return stack
 
 
@@ -177,18 +178,6 @@ def test_a_person_decides_and_is_told_what_it_means(running: Stack, page: Page) 
     page.keyboard.press("Enter")
     page.get_by_text("Noted: it is sent.").wait_for()
     page.get_by_text("A person found it sent").wait_for()
-
-
-def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_lost(
-    running: Stack, browser: Browser, signed_in: StorageState
-) -> None:
-    page = browser.new_page(storage_state=signed_in)
-    page.goto(f"{running.url}/send")
-    page.get_by_label("To", exact=True).fill("ana@example.org, nobody")
-    page.get_by_role("button", name="Send", exact=True).click()
-    page.get_by_text("An email address must have an @-sign.").wait_for()
-    assert page.get_by_label("To", exact=True).input_value() == "ana@example.org, nobody"
-    page.close()
 
 
 def test_a_preview_shows_the_mail_and_runs_nothing(running: Stack, page: Page) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from flask import Flask
+from structlog.testing import capture_logs
 
 from mailrelay.message import Outcome
 from mailrelay.providers import Answer
@@ -52,6 +53,18 @@ def test_no_page_has_a_script_or_a_style_in_it(make_world: MakeWorld, sandbox: S
         assert "unsafe" not in policy
         assert response.headers["Cache-Control"] == "no-store"
         assert response.headers["X-Frame-Options"] == "DENY"
+
+
+def test_a_page_that_looks_again_does_not_fill_the_log(world: World) -> None:
+    browser = Browser(world.app)
+    browser.sign_in(KEY)
+    path = f"/batches/{world.accepted()['id']}"
+    levels = []
+    for headers in ({}, {"HX-Request": "true"}):
+        with capture_logs() as lines:
+            assert browser.get(path, headers=headers).status_code == 200
+        levels += [line["log_level"] for line in lines]
+    assert levels == ["info", "debug"]
 
 
 @pytest.mark.parametrize("name", ["console.css", "console.js", "htmx.min.js", "icon.svg"])

@@ -23,7 +23,7 @@ class Secret:
         self._known: str | None = None
 
     def __call__(self) -> str:
-        if self._known is None:
+        while self._known is None:
             self._known = self._read() or self._make()
         return self._known
 
@@ -31,9 +31,7 @@ class Secret:
         item = self._table.get(_KEY, ["secret"])
         return None if item is None else str(item["secret"]["S"])
 
-    def _make(self) -> str:
+    def _make(self) -> str | None:
+        """None where another process was first."""
         values = {"secret": secrets.token_urlsafe(32), "version": secrets.token_hex(8)}
-        if self._table.put(_KEY | items.to_item(values), ""):
-            return values["secret"]
-        # Another process was first.
-        return self._read() or values["secret"]
+        return values["secret"] if self._table.put(_KEY | items.to_item(values), "") else None
