@@ -32,6 +32,19 @@ def validator(schema: str) -> Draft202012Validator:
     )
 
 
+@cache
+def operations() -> dict[str, dict[str, Any]]:
+    """Operation Objects by their operationId."""
+    paths = document()["paths"].values()
+    return {operation["operationId"]: operation for path in paths for operation in path.values()}
+
+
+def example_of_problem(operation: str, status: int, name: str) -> Any:
+    """What the description shows as a problem's body."""
+    content = operations()[operation]["responses"][str(status)]["content"]
+    return content["application/problem+json"]["examples"][name]["value"]
+
+
 def conforms(value: Any, schema: dict[str, Any]) -> None:
     """Fail with everything in `value` that is not as `schema` says."""
     # Halves of characters, which JSON can hold and the validator cannot.
