@@ -15,7 +15,7 @@ from jsonschema_rs import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31  # The OpenAPI Initiative's own
 
 from mailrelay.web.description import examples
-from tests.support.description import conforms, document
+from tests.support.description import conforms, document, example_of_problem, operations
 from tests.unit import test_web_app
 from tests.unit.test_web_app import World, a_body
 from tests.unit.test_web_show import REJECTED, UNANSWERED
@@ -24,12 +24,6 @@ cloud = test_web_app.cloud
 make_world = test_web_app.make_world
 shared_world = test_web_app.shared_world
 world = test_web_app.world
-
-OPERATIONS = {
-    operation["operationId"]: operation
-    for methods in document()["paths"].values()
-    for operation in methods.values()
-}
 
 PAGES = {"static", "description.docs"}
 """What is for people to look at."""
@@ -111,7 +105,7 @@ def _examples(operation: str, content: dict[str, Any]) -> Iterator[Any]:
     ("schema", "value"),
     [
         param
-        for name, operation in OPERATIONS.items()
+        for name, operation in operations().items()
         for part in (operation.get("requestBody", {}), *operation["responses"].values())
         for param in _examples(name, part.get("content", {}))
     ],
@@ -147,7 +141,7 @@ def test_examples_of_resolving_resolve(make_world: Callable[..., World], name: s
 def test_example_of_resending_resends(world: World) -> None:
     email_id = world.accepted()["emails"][0]["id"]
     world.deliver(email_id, REJECTED)
-    [example] = OPERATIONS["resend"]["requestBody"]["content"]["application/json"][
+    [example] = operations()["resend"]["requestBody"]["content"]["application/json"][
         "examples"
     ].values()
 
@@ -221,12 +215,7 @@ def test_examples_of_problems_are_what_is_answered(
 ) -> None:
     response = world.call(method, path, **options)
 
-    assert json.loads(response.data) == _problem(operation, status, name)
-
-
-def _problem(operation: str, status: int, name: str) -> Any:
-    content = OPERATIONS[operation]["responses"][str(status)]["content"]
-    return content["application/problem+json"]["examples"][name]["value"]
+    assert json.loads(response.data) == example_of_problem(operation, status, name)
 
 
 @pytest.mark.parametrize("operation", ["send", "show", "resend", "resolve", "providers"])
@@ -241,8 +230,8 @@ def test_examples_of_problems_that_pass(make_world: Callable[..., World], operat
     unavailable = away.call(method, path, json=body)
     often = away.call(method, path, json=body)
 
-    assert json.loads(unavailable.data) == _problem(operation, 503, "store")
-    assert json.loads(often.data) == _problem(operation, 429, "often")
+    assert json.loads(unavailable.data) == example_of_problem(operation, 503, "store")
+    assert json.loads(often.data) == example_of_problem(operation, 429, "often")
 
 
 def test_examples_of_problems_of_sending(make_world: Callable[..., World]) -> None:
@@ -255,9 +244,9 @@ def test_examples_of_problems_of_sending(make_world: Callable[..., World]) -> No
     sender = world.send(a_body(**{"from": {"email": "a@example.org"}}), key=test_web_app.OTHER_KEY)
     content = world.send(a_body(plainContent=_incompressible(600_000)))
 
-    assert json.loads(used.data) == _problem("send", 422, "key used")
-    assert json.loads(sender.data) == _problem("send", 422, "sender")
-    assert json.loads(content.data) == _problem("send", 413, "content")
+    assert json.loads(used.data) == example_of_problem("send", 422, "key used")
+    assert json.loads(sender.data) == example_of_problem("send", 422, "sender")
+    assert json.loads(content.data) == example_of_problem("send", 413, "content")
 
 
 def _incompressible(length: int) -> str:
@@ -270,10 +259,10 @@ def test_examples_of_decisions_that_cannot_be(world: World, decision: str) -> No
 
     response = world.call("POST", f"/emails/{email_id}/{decision}", json=_good(decision))
 
-    assert json.loads(response.data) == _problem(decision, 409, "status")
+    assert json.loads(response.data) == example_of_problem(decision, 409, "status")
 
 
 def test_example_of_not_being_ready(world: World) -> None:
     world.queue.down = True
 
-    assert json.loads(world.get("/readyz").data) == _problem("readyz", 503, "away")
+    assert json.loads(world.get("/readyz").data) == example_of_problem("readyz", 503, "away")

@@ -42,7 +42,7 @@ schemathesis.openapi.format(
 )
 
 bounded = settings(
-    max_examples=MORE or 15,
+    max_examples=MORE or 10,
     derandomize=not MORE,
     database=None,
     deadline=None,

@@ -15,6 +15,7 @@ from mailrelay import clock, provision
 from mailrelay.message import Content
 from mailrelay.settings import load
 from mailrelay.store import Idempotency
+from tests.support.description import example_of_problem
 from tests.support.records import a_batch
 from tests.unit import test_web_app
 from tests.unit.test_web_app import OTHER_KEY, World, a_body, errors_of, problem_of
@@ -161,7 +162,7 @@ def test_still_running(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(type(world.store), "add_emails", lambda _self, *args: meanwhile(*args))
         first = world.send(body, headers=ONCE)
     second, *hidden = seen
-    problem_of(second, 409)
+    assert problem_of(second, 409) == example_of_problem("send", 409, "under way")
     assert int(second.headers["Retry-After"]) > 0
     for response in hidden:  # what was not answered 202 yet is nothing to be seen
         problem_of(response, 404)
