@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ class Application:
         return self.world.app(*call)
 
 
-API = schemathesis.openapi.from_dict(document())
+API = schemathesis.openapi.from_dict(deepcopy(document()))  # It writes into it.
 API.app = Application()
 
 
