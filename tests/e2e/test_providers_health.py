@@ -161,13 +161,14 @@ def test_emails_wait_while_all_are_down_and_are_sent_when_one_is_back(
     batch = relay.stack.send(*(f"reader{index}@example.org" for index in range(20)))
 
     def waiting() -> list[dict[str, Any]]:
-        """Those that asked nobody, and look again soon."""
-        shown = relay.stack.show(batch)["emails"]
-        return [each for each in shown if each["status"] == "deferred" and not each["retries"]]
+        """Those that asked nobody so far."""
+        shown = [each for each in relay.stack.show(batch)["emails"] if not each["retries"]]
+        return [each for each in shown if each["error"] and each["error"]["code"] == "passed_over"]
 
-    (email, *_) = wait_for(lambda: len(found := waiting()) > 5 and found, "many wait")
-    assert email["error"]["code"] == "passed_over"
-    assert email["nextAttemptAt"] is not None
+    wait_for(lambda: len(waiting()) > 5, "many wait")
+    # Now and then they look whether somebody may be asked, for which they are queued for a moment.
+    look = wait_for(lambda: [each for each in waiting() if each["nextAttemptAt"]], "one waits")
+    assert {each["status"] for each in look} == {"deferred"}
     sandbox.fault("ses", "healthy")
 
     emails = [*relay.stack.wait(batch, seconds=120)["emails"], relay.stack.wait(f"{first}-0")]
@@ -179,7 +180,12 @@ def test_emails_wait_while_all_are_down_and_are_sent_when_one_is_back(
 def test_two_workers_together_keep_to_a_rate(make_stack: MakeStack, sandbox: Sandbox) -> None:
     """An email over it waits: it is neither failed nor failed over."""
     rate = 20
-    stack = make_stack(MAILRELAY_RATE_MAILGUN=f"{rate}/s", MAILRELAY_RETRY_SCHEDULE="3600")
+    stack = make_stack(
+        MAILRELAY_RATE_MAILGUN=f"{rate}/s",
+        MAILRELAY_RETRY_SCHEDULE="3600",
+        # On a machine that does much else, a claim can take more than the tests' short one leaves.
+        MAILRELAY_LEASE="30",
+    )
     relay = Relay(stack)
 
     emails = relay.send(*(f"reader{index}@example.org" for index in range(80)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from werkzeug.serving import make_server
 
-from tests.support.browser import browsing
+from tests.support.chromium import chromium
 from tests.unit import test_web_app
 from tests.unit.test_web_app import KEY, World
 
@@ -54,8 +54,8 @@ def page(world: World, tmp_path: Path) -> Iterator[Page]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        with browsing(f"http://127.0.0.1:{server.server_port}") as page:
-            yield page
+        with chromium() as browser:
+            yield browser.new_page(base_url=f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         thread.join()
