@@ -77,7 +77,7 @@ $(INSTALLED): requirements-dev.lock setup.cfg
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) comes without venv and ensurepip; on Debian and Ubuntu: apt install python3-venv" >&2; \
 		exit 1; }
-	@echo "Installing into .venv, which takes a minute the first time ..."
+	@echo "Installing into .venv, which takes a minute or some the first time ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -49,6 +49,13 @@ _POLL_INTERVAL = 0.5
 
 _UNFINISHED = ("queued", "sending", "deferred")
 
+_UNREACHED = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.LocationValueError,
+)
+"""Why a request has certainly not arrived."""
+
 _backoff = wait_random_exponential(multiplier=0.1, max=5)
 
 
@@ -60,7 +67,7 @@ class MailrelayError(Exception):
 
 
 class NoAnswer(MailrelayError):
-    """No relay could be reached, or it did not answer in time."""
+    """No relay could be reached, or it did not answer in time; its text says which."""
 
     passing = True
 
@@ -72,8 +79,10 @@ class NoRelay(MailrelayError):
 class WaitTimeout(MailrelayError):
     """Not everything was sent or had failed in time; `answer` is how it was at last."""
 
+    passing = True
+
     def __init__(self, answer: Email | Batch, timeout: float) -> None:
-        super().__init__(f"{answer['id']} is still {answer['status']} after {timeout:g} s")
+        super().__init__(f"{answer['id']} after {timeout:g} s: {_on_their_way(answer)}")
         self.answer = answer
 
 
@@ -86,7 +95,7 @@ class ProblemError(MailrelayError):
         detail: str,
         errors: Mapping[str, Sequence[str]],
         retry_after: float | None,
-        request_id: str | None,
+        request_id: str,
     ) -> None:
         lines = [f"  {name}: {' '.join(said)}" for name, said in errors.items()]
         super().__init__("\n".join([detail, *lines]))
@@ -113,7 +122,8 @@ class Client:
     No email is sent twice by that: each `send` has an Idempotency-Key, and `resend`, which has none,
     is repeated only where it cannot have reached the relay.
 
-    Every method raises `ProblemError`, `NoAnswer` or `NoRelay`.
+    Every method raises `ProblemError`, `NoAnswer` or `NoRelay`; and `ValueError` or `TypeError`, before
+    anything is asked, for what can be no id or key.
     """
 
     def __init__(
@@ -139,7 +149,7 @@ class Client:
     def send(
         self,
         sender: str | Mailbox,
-        to: Sequence[str | Mailbox],
+        to: str | Sequence[str | Mailbox | Mapping[str, str]],
         subject: str,
         *,
         plain: str | None = None,
@@ -236,7 +246,7 @@ class Client:
                     redirect=False,
                 )
             except urllib3.exceptions.HTTPError as error:
-                raise NoAnswer(f"no relay answers at {self._url}") from error
+                raise self._unanswered(error) from error
             return self._read(response)
 
         retrying = Retrying(
@@ -247,19 +257,33 @@ class Client:
         )
         return retrying(once)
 
+    def _unanswered(self, error: urllib3.exceptions.HTTPError) -> MailrelayError:
+        """Why there is no answer, and so whether it is worth asking again."""
+        if isinstance(error, urllib3.exceptions.SSLError):
+            return NoRelay(f"no TLS that can be trusted at {self._url}: {error}")
+        if isinstance(error, _UNREACHED):
+            return NoAnswer(f"no relay answers at {self._url}")
+        if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+            said = f"no answer from {self._url} within {self._timeout:g} s"
+        else:
+            said = f"the connection to {self._url} was lost before an answer"
+        return NoAnswer(f"{said}; what was asked may have been done")
+
     def _read(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
         try:
             answer = json.loads(response.data)
         except ValueError:
             answer = None
-        if isinstance(answer, dict) and response.status >= 400 and "detail" in answer:
+        problem = isinstance(answer, dict) and response.status >= 400 and "detail" in answer
+        # Others answer with problems, too; every answer of a relay has a name.
+        if problem and "X-Request-ID" in response.headers:
             wait = response.headers.get("Retry-After", "")
             raise ProblemError(
                 response.status,
                 answer["detail"],
                 answer.get("errors", {}),
                 float(wait) if wait.isdecimal() else None,
-                response.headers.get("X-Request-ID"),
+                response.headers["X-Request-ID"],
             )
         if not isinstance(answer, dict) or not ("id" in answer or "providers" in answer):
             raise NoRelay(f"what answers at {self._url} is no relay")
@@ -274,8 +298,17 @@ def unfinished(answer: Email | Batch) -> int:
     return sum(counts[status] for status in _UNFINISHED)
 
 
-def _mailbox(address: str | Mailbox) -> Mailbox:
-    return {"email": address} if isinstance(address, str) else address
+def _on_their_way(answer: Email | Batch) -> str:
+    """How far it is: the status of an email, such as ``2 of 10 are deferred`` of a batch."""
+    if answer["object"] == "email":
+        return f"it is {answer['status']}"
+    counts: Mapping[str, Any] = answer["counts"]
+    there = [f"{counts[status]} {status}" for status in _UNFINISHED if counts[status]]
+    return f"of {answer['total']}, {', '.join(there)}"
+
+
+def _mailbox(address: str | Mailbox | Mapping[str, str]) -> Mailbox:
+    return {"email": address} if isinstance(address, str) else cast(Mailbox, address)
 
 
 def _path(id_: str) -> str:
@@ -290,8 +323,7 @@ def _not_reached(error: BaseException) -> bool:
     """Whether the relay cannot have done what was asked, and may be asked again."""
     if isinstance(error, ProblemError):
         return error.status == 429
-    reasons = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-    return isinstance(error, NoAnswer) and isinstance(error.__cause__, reasons)
+    return isinstance(error, NoAnswer) and isinstance(error.__cause__, _UNREACHED)
 
 
 def _pause(state: RetryCallState) -> float:

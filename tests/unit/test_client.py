@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -154,9 +155,12 @@ def test_wait_until_nothing_is_on_its_way(
 def test_wait_ends_in_time(relay: Client) -> None:
     accepted = relay.send(FROM, TO, "test", plain="test")
 
-    with pytest.raises(WaitTimeout, match="is still queued after 0 s") as caught:
+    with pytest.raises(WaitTimeout, match=r"after 0 s: of 1, 1 queued$") as caught:
         relay.wait(accepted["id"], 0)
     assert caught.value.answer["id"] == accepted["id"]
+    assert caught.value.passing
+    with pytest.raises(WaitTimeout, match=r"after 0 s: it is queued$"):
+        relay.wait(accepted["emails"][0]["id"], 0)
 
 
 def test_an_unknown_email_is_not_waited_for(make_world: Callable[..., World]) -> None:
@@ -215,7 +219,7 @@ Answer = tuple[int, dict[str, str], Any] | None
 
 def _problem(status: int, **headers: str) -> Answer:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return status, named, {"status": status, "detail": "as told"}
+    return status, {"X-Request-ID": "r", **named}, {"status": status, "detail": "as told"}
 
 
 class Scripted(http.server.ThreadingHTTPServer):
@@ -327,7 +331,29 @@ def test_no_relay_there() -> None:
         Client(url, KEY, patience=0).get("x")
 
 
-@pytest.mark.parametrize("answer", [(200, {}, []), (200, {}, {}), (302, {"Location": "/"}, {})])
+def test_an_answer_that_does_not_come_in_time() -> None:
+    """What was asked may have been done, which the error says."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        relay = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", KEY, timeout=0.1, patience=0)
+        with pytest.raises(NoAnswer, match=r"within 0\.1 s; what was asked may have been done$"):
+            relay.get("x")
+
+
+def test_tls_where_there_is_none_is_no_relay() -> None:
+    """And not worth asking again."""
+    with scripted(OK) as (_, server), pytest.raises(NoRelay, match="no TLS that can be trusted"):
+        Client(f"https://127.0.0.1:{server.server_port}", KEY).get("x")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, {}, []),
+        (200, {}, {}),
+        (302, {"Location": "/"}, {}),
+        (404, {}, {"status": 404, "detail": "somebody else's problem"}),
+    ],
+)
 def test_something_else_there(answer: Answer) -> None:
     with scripted(answer) as (relay, _), pytest.raises(NoRelay, match=r"is no relay$"):
         relay.get("x")

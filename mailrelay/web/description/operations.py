@@ -73,7 +73,7 @@ _WHEN = {
     415: "The body's type is not JSON.",
     422: "Fields, query or headers are wrong.",
     429: "Too many requests with this API key.",
-    503: "DynamoDB or SQS cannot be reached.",
+    503: "DynamoDB cannot be reached, or S3 for large contents; of `/readyz`, DynamoDB or SQS.",
 }
 
 _PROBLEM_HEADERS = {
