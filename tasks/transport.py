@@ -36,7 +36,7 @@ _PAUSE = 1.0
 
 _CONNECT_SECONDS = 3.0
 _POLL_SECONDS = 20.0
-"""How long a connection and a poll may take, ten of which are the long poll itself."""
+"""How long a connection and a poll may take, five of which are the long poll itself."""
 
 _ROOM = 10
 """Places that a worker waits for before it polls again: as many as a poll can fill."""
