@@ -46,7 +46,7 @@ def on_the_form(world: World, key: str = KEY) -> Browser:
     return browser
 
 
-def send(browser: Browser, **changes: str) -> TestResponse:
+def send(browser: Browser, **changes: Any) -> TestResponse:
     return browser.post("/send", **{"key": value_of(browser.page, "key"), **TYPED, **changes})
 
 
@@ -195,9 +195,49 @@ def test_a_session_that_ends_while_somebody_types_loses_nothing(world: World) ->
     tab.sign_in(KEY)
     stale = send(browser)
     assert stale.status_code == 400
-    assert "Press Send again" in text_of(stale.text)
+    assert "press Send again" in text_of(stale.text)
     assert send(browser).status_code == 303
     assert len(batches(world)) == 1
+
+
+def test_a_file_that_is_sent_with_the_form_is_not_ignored(world: World, browser: Browser) -> None:
+    """Without scripts nobody has added its recipients before: who presses Send sees them first."""
+    response = browser.post(
+        "/send", **TYPED, csv=a_file(b"email\nbob@example.org\nana@example.org\n")
+    )
+    assert response.status_code == 200
+    assert "1 recipient of the file was added, and nothing was sent yet. Press Send again." in (
+        text_of(response.text)
+    )
+    assert "bob@example.org" in value_of(response.text, "recipients")
+    assert value_of(response.text, "html") == TYPED["html"]
+    assert batches(world) == []
+    sent = send(browser, recipients=value_of(response.text, "recipients"), csv=a_file(b"", ""))
+    assert sent.status_code == 303
+    assert len(world.queue.hints) == 3
+
+
+def a_file(data: bytes, name: str = "people.csv") -> tuple[io.BytesIO, str]:
+    return io.BytesIO(data), name
+
+
+def test_a_file_that_is_added_after_the_session_loses_nothing(browser: Browser) -> None:
+    browser.client.delete_cookie("mailrelay_session")
+    file = a_file(b"email\nbob@example.org\n")
+    response = browser.post("/send/recipients", **TYPED, csv=file)
+    assert response.status_code == 401
+    assert "Your session has ended, and nothing was sent." in text_of(response.text)
+    assert "choose the file again" in text_of(response.text)
+    for name, typed in TYPED.items():
+        assert value_of(response.text, name) == typed.replace("\r\n", "\n")
+
+
+def test_a_preview_after_the_session_says_so_in_its_frame(browser: Browser) -> None:
+    browser.client.delete_cookie("mailrelay_session")
+    response = browser.post("/send/preview", **TYPED)
+    assert response.status_code == 401
+    assert "your session is over. Press Send" in text_of(response.text)
+    assert response.headers["X-Frame-Options"] == "SAMEORIGIN"
 
 
 def test_a_file_adds_its_recipients(browser: Browser) -> None:

@@ -45,9 +45,11 @@ def page(template: str, code: HTTPStatus = HTTPStatus.OK, /, **values: Any) -> R
     return Response(text, code, dict(_HEADERS), content_type="text/html; charset=utf-8")
 
 
-def mail(html: str) -> Response:
-    """The HTML of a mail, to be shown in a sandboxed frame of a page."""
-    return Response(html, headers=dict(_MAIL_HEADERS), content_type="text/html; charset=utf-8")
+def mail(html: str, code: HTTPStatus = HTTPStatus.OK) -> Response:
+    """The HTML of a mail, or why there is none, to be shown in a sandboxed frame of a page."""
+    return Response(
+        html, code, headers=dict(_MAIL_HEADERS), content_type="text/html; charset=utf-8"
+    )
 
 
 def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
