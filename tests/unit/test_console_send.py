@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -252,6 +253,28 @@ def test_a_file_adds_its_recipients(browser: Browser) -> None:
     ]
     assert "3 recipients" in text_of(response.text)
     assert value_of(response.text, "subject") == TYPED["subject"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"sender_email": "", "sender_name": ""}, "sender_email"),
+        ({"sender_email": "nobody", "subject": ""}, "sender_email"),
+        ({"recipients": "a@b", "subject": ""}, "recipients"),
+        ({"subject": ""}, "subject"),
+    ],
+)
+def test_the_first_field_that_is_wrong_has_the_focus(
+    browser: Browser, changes: dict[str, str], field: str
+) -> None:
+    page = send(browser, **changes).text
+    assert re.findall(r'<(?:input|textarea) id="(\w+)"[^>]* autofocus', page) == [field]
+
+
+def test_over_a_thousand_recipients_are_said_to_be_too_many(browser: Browser) -> None:
+    file = a_file("\n".join(f"reader{n}@example.org" for n in range(1_001)).encode())
+    response = browser.post("/send/recipients", **{**TYPED, "recipients": ""}, csv=file)
+    assert "1,001 recipients, and 1,000 are the most" in text_of(response.text)
 
 
 def test_a_file_without_addresses(browser: Browser) -> None:

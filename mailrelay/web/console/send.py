@@ -20,8 +20,8 @@ from mailrelay.store import ContentTooLarge, StoreUnavailable
 from mailrelay.web import requests
 from mailrelay.web.console import pages, session
 from mailrelay.web.console.draft import EXAMPLE, Draft
-from mailrelay.web.console.recipients import NoAddresses, Recipient, from_csv, parse
-from mailrelay.web.schemas import SubmissionSchema, flatten
+from mailrelay.web.console.recipients import BadFile, Recipient, from_csv, parse
+from mailrelay.web.schemas import MAX_DESTINATIONS, SubmissionSchema, flatten
 
 _Errors = Mapping[str, Sequence[str]]
 
@@ -129,7 +129,9 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
             status,
             draft=draft,
             count=len(recipients),
+            most=MAX_DESTINATIONS,
             errors=errors or {},
+            first_wrong=_first_wrong(errors or {}),
             bad_recipients=_bad(recipients, errors or {}),
             notice=notice,
             tone=tone,
@@ -141,7 +143,7 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
         """The form with the files' recipients added; nothing is sent to who was not seen in it."""
         try:
             added = [each for file in files for each in from_csv(file.read())]
-        except NoAddresses as error:
+        except BadFile as error:
             return form(draft, HTTPStatus.UNPROCESSABLE_ENTITY, {"csv": [str(error)]})
         before = parse(draft.recipients)
         together = parse("\n".join(map(str, [*before, *added])))
@@ -180,6 +182,25 @@ def _refused(reason: Exception) -> HTTPStatus:
 def _files() -> list[FileStorage]:
     """Those that were chosen; a browser sends a nameless one where none was."""
     return [file for file in request.files.getlist("csv") if file]
+
+
+_FIELDS = (
+    "from",
+    "from.email",
+    "from.name",
+    "destinations",
+    "csv",
+    "subject",
+    "plainContent",
+    "htmlContent",
+)
+"""As they follow each other in the form."""
+
+
+def _first_wrong(errors: _Errors) -> str | None:
+    """The field that its user has to look at first."""
+    wrong = {path if path in _FIELDS else path.split(".")[0] for path in errors}
+    return next((field for field in _FIELDS if field in wrong), None)
 
 
 def _bad(recipients: Sequence[Recipient], errors: _Errors) -> list[tuple[str, str]]:
