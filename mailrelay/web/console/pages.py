@@ -13,7 +13,7 @@ from markupsafe import Markup
 from werkzeug.exceptions import HTTPException, NotFound
 
 from mailrelay import clock, delivery
-from mailrelay.store import StoreUnavailable
+from mailrelay.store import IndexMissing, StoreUnavailable
 from mailrelay.web.console import times
 from mailrelay.web.problems import Problem, problem
 
@@ -86,6 +86,18 @@ def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
         )
         answer.headers["Retry-After"] = "5"
         return answer
+
+    @console.errorhandler(IndexMissing)
+    def _outdated(missing: IndexMissing) -> Response:
+        log.error("the table lacks an index: run mailrelay init", error=missing)
+        return error(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The table lacks an index",
+            "It was made by an earlier version of mailrelay, or its index is still being built. Have"
+            " an operator run mailrelay init, which adds the index and waits for it. Mail is sent as"
+            " ever meanwhile.",
+            retry=True,
+        )
 
     @console.errorhandler(CSRFError)
     def _forged(_: CSRFError) -> Response:
