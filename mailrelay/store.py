@@ -51,6 +51,16 @@ _DUE_PAGE = 100
 """Keys in one BatchGetItem, and so in one page of due items."""
 
 
+class IndexMissing(StoreUnavailable):
+    """The table lacks an index, or is still building it: it was made by an earlier version.
+
+    Unlike the rest, this does not pass by itself: `mailrelay init` adds the index and waits for it.
+    """
+
+    def __init__(self, index: str) -> None:
+        super().__init__(f"DynamoDB: no index {index} yet: run mailrelay init")
+
+
 class BucketUnavailable(StoreUnavailable):
     """It is S3 that cannot be reached."""
 
@@ -309,9 +319,10 @@ class Store:
                 condition, values, index=LISTED_INDEX, limit=limit, newest_first=True, after=after
             )
         except ClientError as error:
-            # It is missing, or being built: a table that is older than the index.
-            said = f"DynamoDB: no index {LISTED_INDEX} yet: run mailrelay init"
-            raise StoreUnavailable(said) from error
+            # DynamoDB names it in both cases: it is missing, or being built.
+            if LISTED_INDEX not in error.response["Error"]["Message"]:
+                raise
+            raise IndexMissing(LISTED_INDEX) from error
 
     def email(self, email_id: EmailId) -> Email | None:
         item = self.table.get(items.email_key(email_id))

@@ -6,6 +6,8 @@ import re
 from html import unescape
 
 import pytest
+from botocore.exceptions import ClientError
+from structlog.testing import capture_logs
 
 from mailrelay.web.console import recent, search
 from tests.support.console import Browser, Inline, text_of
@@ -95,7 +97,7 @@ def test_emails_are_found_by_their_recipient(world: World, browser: Browser) -> 
     sent(world, "elsewhere", "other@example.org")
     sent(world, "not yours", key=OTHER_KEY)
 
-    browser.get("/search", query_string={"to": " PEDRO@example.ORG "})
+    browser.get("/search", query_string={"to": " Pedro <PEDRO@example.ORG> "})
 
     assert links(browser.page) == [
         f"/batches/{batch_id}/0" for batch_id in sorted(made, reverse=True)
@@ -153,3 +155,27 @@ def test_without_the_index_the_lists_say_that_they_are_not_there(world: World) -
         sent(world, "sending does not need it")
     finally:
         test_web_app._provision()
+
+
+@pytest.mark.parametrize("path", ["/batches", "/search?to=pedro@example.org"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The table does not have the specified index: listed",
+        "Cannot read from backfilling global secondary index: listed",
+    ],
+)
+def test_without_the_index_it_is_said_what_to_run(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, path: str, said: str
+) -> None:
+    """In DynamoDB's own words, which moto does not have."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ClientError({"Error": {"Code": "ValidationException", "Message": said}}, "Query")
+
+    monkeypatch.setattr("mailrelay.table.Table.query", refuse)
+    with capture_logs() as lines:
+        assert browser.get(path).status_code == 503
+    assert "run mailrelay init" in text_of(browser.page)
+    assert "a matter of moments" not in browser.page
+    assert "the table lacks an index: run mailrelay init" in [line["event"] for line in lines]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from mailrelay import circuit, clock, kept
 from mailrelay.circuit import Circuit, State
 from mailrelay.counters import Counters, Pending
-from mailrelay.message import EmailId, Outcome, Status
+from mailrelay.message import PASSED_OVER, EmailId, Outcome, Status
 from mailrelay.observation import AttemptEnded, BatchAccepted
 from mailrelay.providers import Answer
 from mailrelay.shared import Shared
@@ -66,7 +67,7 @@ def test_what_passed_is_shown_in_pictures_and_as_numbers(
 
     said = text_of(browser.page)
     assert f"Accepted 3 emails in the last {period}" in said
-    assert "Sent 1 1 failed, 0 times deferred" in said
+    assert "Sent 1 1 failed; put off to later 0 times" in said
     assert re.search(r"Time to sent \d+ ms half of the emails took less", said)
     assert "mailgun 1 0 1 0 0 0" in said
     assert "ses 0 1 0 0 0 0" in said
@@ -75,6 +76,19 @@ def test_what_passed_is_shown_in_pictures_and_as_numbers(
     assert re.search(r":\d\d 3 1 1 0 0 \d+ ms \d+ ms", said)
     assert 'class="sent"' in browser.page
     assert len(re.findall(r'<svg class="chart" role="img" aria-label="[^"]+"', browser.page)) == 2
+
+
+def test_who_was_passed_over_was_not_asked(world: World, browser: Browser) -> None:
+    """It has a column of its own, and no part of the bar of answers."""
+    pending = Pending()
+    passed = replace(an_attempt(EMAIL, Outcome.UNAVAILABLE, provider="ses"), code=PASSED_OVER)
+    pending.observe(AttemptEnded(EmailId(EMAIL.id.batch_id, 0), passed, Status.DEFERRED, 300))
+    pending.flush(Counters(world.store.table))
+
+    browser.get("/")
+
+    assert "ses not asked 0 0 0 0 0 1" in text_of(browser.page)
+    assert 'class="passed_over"' not in browser.page
 
 
 def test_nothing_passed_yet(browser: Browser) -> None:
@@ -107,6 +121,7 @@ def test_why_a_provider_is_left_alone_is_said(world: World, browser: Browser) ->
     said = text_of(browser.page)
     assert "mailgun healthy" in said
     why = r"It answered 401, which counts as unavailable\. This began [^.]+\."
+    assert "mailrelay providers close NAME has a provider asked at once" in said
     assert re.search(rf"ses left alone {why} in (2 minutes|a minute|\d+ seconds) ", said)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailrelay.web.console.recipients import NoAddresses, Recipient, from_csv, parse
+from mailrelay.web.console.recipients import BadFile, Recipient, from_csv, parse
 
 ANA, PEDRO = Recipient("ana@example.org", "Ana"), Recipient("pedro@example.org")
 
@@ -35,6 +35,9 @@ ANA, PEDRO = Recipient("ana@example.org", "Ana"), Recipient("pedro@example.org")
         ('Ana "A" Roe <ana@example.org>', [Recipient("ana@example.org", 'Ana "A" Roe')]),
         ("María José <mj@example.org>", [Recipient("mj@example.org", "María José")]),
         ('"a,b"@example.org', [Recipient('"a,b"@example.org')]),
+        ("ana@example.org <ana@example.org>", [Recipient("ana@example.org", "ana@example.org")]),
+        ('"b@example.org" <ana@example.org>', [Recipient("ana@example.org", "b@example.org")]),
+        ("Ana @ Work <ana@example.org>", [Recipient("ana@example.org", "Ana @ Work")]),
     ],
 )  # fmt: skip
 def test_what_people_paste(text: str, found: list[Recipient]) -> None:
@@ -49,11 +52,18 @@ def test_what_people_paste(text: str, found: list[Recipient]) -> None:
         ("Ana Roe", ["Ana Roe"]),
         ("a@@example.org", ["a@@example.org"]),
         ("Ana <>", [""]),
+        ("b@example.org Ana <ana@example.org>", ["b@example.org Ana ana@example.org"]),
+        ("Ana <ana@example.org> Bob <b@example.org>", ["Ana ana@example.org Bob b@example.org"]),
     ],
 )
 def test_what_is_no_address_is_kept_to_be_told(text: str, found: list[str]) -> None:
     """Nobody is left out without a word: the check of the API says what is wrong with it."""
     assert [recipient.email for recipient in parse(text)] == found
+
+
+def test_two_people_without_a_comma_stay_wrong_when_a_file_is_added() -> None:
+    [read] = parse("b@example.org Ana <ana@example.org>")
+    assert parse(str(read)) == [read]
 
 
 def test_each_address_is_written_to_once() -> None:
@@ -112,5 +122,24 @@ def test_a_bad_address_in_a_file_is_kept_to_be_told() -> None:
     "data", [b"", b"\n\n", b"one,two\nthree,four\n", b"\x89PNG\r\n\x1a\n\x00"]
 )
 def test_a_file_without_addresses_is_refused(data: bytes) -> None:
-    with pytest.raises(NoAddresses, match="column email"):
+    with pytest.raises(BadFile, match="column email"):
         from_csv(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"email,name\n", "nobody below it"),
+        (b"email,name\nana@example.org,Ana\n\n,Pedro\n", "Line 4 has no address"),
+        (b'email,name\nana@example.org,"Ana\npedro@example.org,P\n', "no CSV from line 2 on"),
+        (b'email,name\n"a\nb"@example.org,\n,Pedro\n', "no CSV from line 2 on"),
+    ],
+)
+def test_what_cannot_be_read_of_a_file_is_said_with_its_line(data: bytes, said: str) -> None:
+    with pytest.raises(BadFile, match=said):
+        from_csv(data)
+
+
+def test_a_cell_may_have_lines() -> None:
+    data = b'email,name\r\nana@example.org,"Ana\r\nRoe"\r\nb@example.org,\r\n'
+    assert from_csv(data) == [Recipient("ana@example.org", "Ana Roe"), Recipient("b@example.org")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,7 @@ def on_the_form(world: World, key: str = KEY) -> Browser:
     return browser
 
 
-def send(browser: Browser, **changes: str) -> TestResponse:
+def send(browser: Browser, **changes: Any) -> TestResponse:
     return browser.post("/send", **{"key": value_of(browser.page, "key"), **TYPED, **changes})
 
 
@@ -195,9 +196,49 @@ def test_a_session_that_ends_while_somebody_types_loses_nothing(world: World) ->
     tab.sign_in(KEY)
     stale = send(browser)
     assert stale.status_code == 400
-    assert "Press Send again" in text_of(stale.text)
+    assert "press Send again" in text_of(stale.text)
     assert send(browser).status_code == 303
     assert len(batches(world)) == 1
+
+
+def test_a_file_that_is_sent_with_the_form_is_not_ignored(world: World, browser: Browser) -> None:
+    """Without scripts nobody has added its recipients before: who presses Send sees them first."""
+    response = browser.post(
+        "/send", **TYPED, csv=a_file(b"email\nbob@example.org\nana@example.org\n")
+    )
+    assert response.status_code == 200
+    assert "1 recipient of the file was added, and nothing was sent yet. Press Send again." in (
+        text_of(response.text)
+    )
+    assert "bob@example.org" in value_of(response.text, "recipients")
+    assert value_of(response.text, "html") == TYPED["html"]
+    assert batches(world) == []
+    sent = send(browser, recipients=value_of(response.text, "recipients"), csv=a_file(b"", ""))
+    assert sent.status_code == 303
+    assert len(world.queue.hints) == 3
+
+
+def a_file(data: bytes, name: str = "people.csv") -> tuple[io.BytesIO, str]:
+    return io.BytesIO(data), name
+
+
+def test_a_file_that_is_added_after_the_session_loses_nothing(browser: Browser) -> None:
+    browser.client.delete_cookie("mailrelay_session")
+    file = a_file(b"email\nbob@example.org\n")
+    response = browser.post("/send/recipients", **TYPED, csv=file)
+    assert response.status_code == 401
+    assert "Your session has ended, and nothing was sent." in text_of(response.text)
+    assert "choose the file again" in text_of(response.text)
+    for name, typed in TYPED.items():
+        assert value_of(response.text, name) == typed.replace("\r\n", "\n")
+
+
+def test_a_preview_after_the_session_says_so_in_its_frame(browser: Browser) -> None:
+    browser.client.delete_cookie("mailrelay_session")
+    response = browser.post("/send/preview", **TYPED)
+    assert response.status_code == 401
+    assert "your session is over. Press Send" in text_of(response.text)
+    assert response.headers["X-Frame-Options"] == "SAMEORIGIN"
 
 
 def test_a_file_adds_its_recipients(browser: Browser) -> None:
@@ -212,6 +253,28 @@ def test_a_file_adds_its_recipients(browser: Browser) -> None:
     ]
     assert "3 recipients" in text_of(response.text)
     assert value_of(response.text, "subject") == TYPED["subject"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"sender_email": "", "sender_name": ""}, "sender_email"),
+        ({"sender_email": "nobody", "subject": ""}, "sender_email"),
+        ({"recipients": "a@b", "subject": ""}, "recipients"),
+        ({"subject": ""}, "subject"),
+    ],
+)
+def test_the_first_field_that_is_wrong_has_the_focus(
+    browser: Browser, changes: dict[str, str], field: str
+) -> None:
+    page = send(browser, **changes).text
+    assert re.findall(r'<(?:input|textarea) id="(\w+)"[^>]* autofocus', page) == [field]
+
+
+def test_over_a_thousand_recipients_are_said_to_be_too_many(browser: Browser) -> None:
+    file = a_file("\n".join(f"reader{n}@example.org" for n in range(1_001)).encode())
+    response = browser.post("/send/recipients", **{**TYPED, "recipients": ""}, csv=file)
+    assert "1,001 recipients, and 1,000 are the most" in text_of(response.text)
 
 
 def test_a_file_without_addresses(browser: Browser) -> None:

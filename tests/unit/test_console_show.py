@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mailrelay import circuit, clock, kept
+from mailrelay.circuit import Circuit
 from mailrelay.message import EmailId, Outcome, Status
 from mailrelay.providers import Answer
+from mailrelay.shared import Shared
 from mailrelay.web.console.batches import PAGE, listing, shares
+from mailrelay.web.console.emails import LeftAlone, all_left_alone
 from tests.support.console import Browser, text_of
 from tests.support.records import a_batch, an_email
 from tests.unit import test_web_app
@@ -218,6 +222,39 @@ def test_resending_says_what_it_means_and_does_it(careful: World) -> None:
     assert email is not None
     assert email.status is Status.QUEUED
     assert len(careful.queue.hints) == 1
+
+
+@pytest.mark.parametrize(
+    ("opened", "said"),
+    [
+        (["mailgun", "ses"], None),
+        (
+            ["mailgun", "ses", "sendgrid"],
+            "All its providers are left alone for now, the first until",
+        ),
+    ],
+)
+def test_resending_says_that_nobody_would_be_asked(
+    world: World,
+    browser: Browser,
+    monkeypatch: pytest.MonkeyPatch,
+    opened: list[str],
+    said: str | None,
+) -> None:
+    """And how to have somebody asked."""
+    monkeypatch.setattr(kept, "KEPT", -1.0)
+    shared, now = Shared(world.store.table), clock.now()
+    for known in shared.circuits(opened).values():
+        shared.change_circuit(known, circuit.opened(known, RETRY, now, 120_000))
+    text = text_of(browser.get(page_of(an_email_of(world, REJECTED))).text)
+    assert (said is not None) == ("mailrelay providers close NAME" in text)
+    assert (said or "Yes, send it again") in text
+
+
+def test_who_is_left_alone_until_a_person_says_so_has_no_time() -> None:
+    held = {"ses": circuit.held_open(Circuit("ses"), 1_000)}
+    assert all_left_alone(["ses"], held, 2_000) == LeftAlone(None)
+    assert all_left_alone(["ses", "mailgun"], held, 2_000) is None
 
 
 @pytest.mark.parametrize("status", ["sent", "failed"])

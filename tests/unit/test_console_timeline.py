@@ -58,6 +58,35 @@ def test_rounds_are_told_where_there_are_several() -> None:
     assert [step.round for step in twice if step.attempt] == [None, None, None, 2]
 
 
+def passed_over(email: Email, reason: str = "left alone") -> Email:
+    """Nobody of the chain was asked in the last three attempts."""
+    *before, first, second, third = email.attempts
+    last = [
+        replace(each, code=PASSED_OVER, reason=reason, duration_ms=None)
+        for each in (first, second, third)
+    ]
+    return replace(email, attempts=(*before, *last))
+
+
+def test_a_round_in_which_nobody_was_asked_has_not_begun() -> None:
+    """So that the one which comes has the number that it is said to have."""
+    waiting = passed_over(after(*[Outcome.RETRY] * 6, status=Status.DEFERRED, cycle=1, due_at=9))
+    shown = steps(waiting, ROUNDS)
+    assert [step.round for step in shown if step.attempt] == [None] * 6
+    assert "Round 2 of 7 begins" in shown[-1].detail
+
+
+def test_rounds_that_the_schedule_left_behind_are_counted() -> None:
+    email = after(*[Outcome.RETRY] * 4, status=Status.QUEUED, cycle=3)
+    assert [step.round for step in steps(email, ROUNDS) if step.attempt] == [None, None, None, 4]
+
+
+def test_why_nobody_was_asked_is_said_without_a_time_that_is_over() -> None:
+    reason = "left alone until 2026-11-24T18:40:08.123Z: unavailable 401"
+    shown = steps(passed_over(after(*[Outcome.RETRY] * 3), reason), ROUNDS)
+    assert shown[1].detail == "Left alone, since its answer was unavailable 401"
+
+
 def test_rounds_are_counted_anew_when_a_person_has_it_sent_again() -> None:
     email = replace(after(*[Outcome.RETRY] * 7), restarted_at=4_500)
     assert [step.round for step in steps(email, ROUNDS) if step.attempt] == [

@@ -56,7 +56,7 @@ def register(
     overview.register(console, settings.providers, board, backlog)
     send.register(console, relay, settings)
     batches.register(console, relay)
-    emails.register(console, relay, settings)
+    emails.register(console, relay, settings, backlog)
     search.register(console, relay)
     if settings.sandbox_url is not None:
         sandbox.register(console, settings.sandbox_url, settings.providers)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from flask import Blueprint, Response, abort, flash, redirect, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
 from mailrelay import clock, delivery
+from mailrelay.backlog import Backlog
+from mailrelay.circuit import Circuit
 from mailrelay.delivery import NotApplicable
 from mailrelay.message import Email, EmailId, Status
 from mailrelay.relay import Relay
@@ -16,7 +19,7 @@ from mailrelay.settings import Settings
 from mailrelay.web.console import pages, polling, session, timeline
 
 
-def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
+def register(console: Blueprint, relay: Relay, settings: Settings, backlog: Backlog) -> None:
     rounds = len(settings.retry_schedule) + 1
 
     @console.get("/batches/<batch_id>/<int:index>")
@@ -27,6 +30,8 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
         if email is None or batch is None:
             return pages.not_found("There is no email with this id, or it is another key's.")
         now = clock.now()
+        resendable = email.status in delivery.RESENDABLE
+        circuits = backlog.waiting().circuits if resendable else None
         return pages.page(
             "email.html",
             email=email,
@@ -34,7 +39,8 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
             steps=timeline.steps(email, rounds),
             acceptance=delivery.acceptance(email),
             retries=delivery.retries(email),
-            resendable=email.status in delivery.RESENDABLE,
+            resendable=resendable,
+            left_alone=all_left_alone(email.chain, circuits or {}, now),
             resolvable=email.status is Status.UNKNOWN,
             in_mailbox=settings.sandbox_url is not None,
             poll=polling.seconds([email.status], _last_change(email), now),
@@ -74,6 +80,26 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
             flash(str(error), "bad")
         address = url_for("console.email", batch_id=batch_id, index=index)
         return redirect(address, HTTPStatus.SEE_OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """That nobody of a chain is asked for now."""
+
+    until: int | None
+    """When the first is asked again, in milliseconds; None where none is before a person says so."""
+
+
+def all_left_alone(
+    chain: Sequence[str], circuits: Mapping[str, Circuit], now: int
+) -> LeftAlone | None:
+    """None where somebody would be asked, or where it is not known."""
+    known = [circuits[name] for name in chain if name in circuits]
+    if len(known) < len(chain) or any(circuit.passes(now) for circuit in known):
+        return None
+    return LeftAlone(
+        min((circuit.until for circuit in known if circuit.until is not None), default=None)
+    )
 
 
 def _id(batch_id: str, index: int) -> EmailId | None:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from werkzeug.exceptions import HTTPException, NotFound
 
 from mailrelay import clock, delivery
-from mailrelay.store import StoreUnavailable
+from mailrelay.store import IndexMissing, StoreUnavailable
 from mailrelay.web.console import times
 from mailrelay.web.problems import Problem, problem
 
@@ -45,9 +45,11 @@ def page(template: str, code: HTTPStatus = HTTPStatus.OK, /, **values: Any) -> R
     return Response(text, code, dict(_HEADERS), content_type="text/html; charset=utf-8")
 
 
-def mail(html: str) -> Response:
-    """The HTML of a mail, to be shown in a sandboxed frame of a page."""
-    return Response(html, headers=dict(_MAIL_HEADERS), content_type="text/html; charset=utf-8")
+def mail(html: str, code: HTTPStatus = HTTPStatus.OK) -> Response:
+    """The HTML of a mail, or why there is none, to be shown in a sandboxed frame of a page."""
+    return Response(
+        html, code, headers=dict(_MAIL_HEADERS), content_type="text/html; charset=utf-8"
+    )
 
 
 def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
@@ -84,6 +86,18 @@ def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
         )
         answer.headers["Retry-After"] = "5"
         return answer
+
+    @console.errorhandler(IndexMissing)
+    def _outdated(missing: IndexMissing) -> Response:
+        log.error("the table lacks an index: run mailrelay init", error=missing)
+        return error(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The table lacks an index",
+            "It was made by an earlier version of mailrelay, or its index is still being built. Have"
+            " an operator run mailrelay init, which adds the index and waits for it. Mail is sent as"
+            " ever meanwhile.",
+            retry=True,
+        )
 
     @console.errorhandler(CSRFError)
     def _forged(_: CSRFError) -> Response:

@@ -6,6 +6,7 @@ What is no address is kept as it is: the API's own check says what is wrong with
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,12 @@ def _read_section(section: str) -> Iterator[Recipient]:
 
 def _read_part(part: str) -> Iterator[Recipient]:
     if found := re.fullmatch(rf"\s*({_QUOTED}\s*|[^<]*)<([^<>]*)>\s*", part):
-        yield Recipient(_address(found[2]), _name(found[1]))
+        address, name = _address(found[2]), _name(found[1])
+        if re.search(r"\S@\S", re.sub(_QUOTED, "", found[1])) and _address(name or "") != address:
+            # Two people without a comma between them, or one: nobody is to be left out unasked.
+            yield _unread(part)
+        else:
+            yield Recipient(address, name)
         return
     tabs = [cell.strip() for cell in part.split("\t") if cell.strip()]
     words = tabs if len(tabs) > 1 else part.split()
@@ -77,7 +83,12 @@ def _read_part(part: str) -> Iterator[Recipient]:
     elif len(with_at) == len(words):
         yield from (Recipient(_address(word)) for word in words)
     else:
-        yield Recipient(part.strip())
+        yield _unread(part)
+
+
+def _unread(part: str) -> Recipient:
+    """What is no address, in a form that is read again as it is written."""
+    return Recipient(" ".join(re.sub("[<>]", " ", part).split()))
 
 
 def _address(text: str) -> str:
@@ -110,14 +121,11 @@ _EMAIL_COLUMN = re.compile(r"e-?mail|mail|address|recipient|correo", re.IGNORECA
 _NAME_COLUMN = re.compile(r"name|nombre", re.IGNORECASE)
 
 
-class NoAddresses(Exception):
-    """A file in which there are none; says what it should look like."""
+class BadFile(Exception):
+    """A file that cannot be read as a list of recipients; says why, and where."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "This file has no column of addresses. Take a CSV file with a column email, and name"
-            " if you like."
-        )
+
+_NO_COLUMN = "This file has no column of addresses. Take a CSV file with a column email, and name if you like."
 
 
 def from_csv(data: bytes) -> list[Recipient]:
@@ -125,25 +133,44 @@ def from_csv(data: bytes) -> list[Recipient]:
 
     The delimiter is a comma, a semicolon or a tab. A first line without an address names the columns,
     else the addresses are where the first line has one and the names in the column beside. Raises
-    `NoAddresses`.
+    `BadFile`, also where one row has no address: nothing disappears without a word.
     """
-    text = _decoded(data)
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    lines = csv.reader(text.splitlines(), delimiter=delimiter)
-    rows = [[cell.strip() for cell in row] for row in lines]
-    rows = [row for row in rows if any(row)]
+    rows = _rows(_decoded(data))
     if not rows:
-        raise NoAddresses
-    header, body = ([], rows) if any("@" in cell for cell in rows[0]) else (rows[0], rows[1:])
-    email, names = _columns(header, body)
+        raise BadFile(_NO_COLUMN)
+    _, first = rows[0]
+    header, body = ([], rows) if any("@" in cell for cell in first) else (first, rows[1:])
+    email, names = _columns(header, [row for _, row in body])
+    if not body:
+        raise BadFile("This file has a first line with the names of columns, and nobody below it.")
 
-    def read(row: Sequence[str]) -> Recipient:
+    def read(number: int, row: Sequence[str]) -> Recipient:
         cells = {index: cell for index, cell in enumerate(row) if cell}
+        if email not in cells:
+            raise BadFile(f"Line {number} has no address in the column of addresses.")
         name = " ".join(cells[index] for index in names if index in cells)
-        return Recipient(cells.get(email, ""), name or None)
+        return Recipient(cells[email], name or None)
 
-    return _distinct(recipient for recipient in map(read, body) if recipient.email)
+    return _distinct(read(number, row) for number, row in body)
+
+
+def _rows(text: str) -> list[tuple[int, list[str]]]:
+    """Those that are not empty, with the number of the line in which each begins."""
+    first = text.partition("\n")[0]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True
+    )
+    rows, begins = [], 1
+    try:
+        for row in reader:
+            if any(cells := [" ".join(cell.split()) for cell in row]):
+                rows.append((begins, cells))
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise BadFile(
+            f"This is no CSV from line {begins} on: {error}. Is a quote not closed?"
+        ) from None
+    return rows
 
 
 def _columns(header: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[int, list[int]]:
@@ -151,7 +178,7 @@ def _columns(header: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[int,
     with_at = [index for row in body[:1] for index, cell in enumerate(row) if "@" in cell]
     named = [index for index, cell in enumerate(header) if _EMAIL_COLUMN.search(cell)]
     if not (found := named or with_at):
-        raise NoAddresses
+        raise BadFile(_NO_COLUMN)
     email = found[0]
     if header:
         names = [index for index, cell in enumerate(header) if _NAME_COLUMN.search(cell)]

@@ -9,6 +9,7 @@ from mailrelay.message import EmailId
 from mailrelay.relay import Relay, SentTo
 from mailrelay.web.console import session
 from mailrelay.web.console.pages import page
+from mailrelay.web.console.recipients import parse
 
 PAGE = 25
 """Emails that are shown at once; no more may be asked for."""
@@ -22,7 +23,8 @@ def register(console: Blueprint, relay: Relay) -> None:
         error = None
         if given:
             try:
-                address = addresses.normalize(given)
+                people = parse(given)
+                address = addresses.normalize(people[0].email if len(people) == 1 else given)
             except ValueError as wrong:
                 error = str(wrong)
             else:

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, redirect, request, url_for
 from flask_wtf.csrf import CSRFError
 from markupsafe import Markup, escape
 from marshmallow import ValidationError
+from werkzeug.datastructures import FileStorage
 from werkzeug.wrappers import Response as BaseResponse
 
 from mailrelay import senders
@@ -19,8 +20,8 @@ from mailrelay.store import ContentTooLarge, StoreUnavailable
 from mailrelay.web import requests
 from mailrelay.web.console import pages, session
 from mailrelay.web.console.draft import EXAMPLE, Draft
-from mailrelay.web.console.recipients import NoAddresses, Recipient, from_csv, parse
-from mailrelay.web.schemas import SubmissionSchema, flatten
+from mailrelay.web.console.recipients import BadFile, Recipient, from_csv, parse
+from mailrelay.web.schemas import MAX_DESTINATIONS, SubmissionSchema, flatten
 
 _Errors = Mapping[str, Sequence[str]]
 
@@ -40,7 +41,9 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
         try:
             session.let_in()
         except (session.SignedOut, CSRFError) as reason:
-            return not_signed_in(draft, signed_out=isinstance(reason, session.SignedOut))
+            return not_let_in(draft, reason, "press Send again")
+        if files := _files():
+            return with_files(draft, files, ask_again=True)
         recipients = parse(draft.recipients)
         body = draft.body(recipients)
         try:
@@ -89,19 +92,21 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
     @console.post("/send/recipients")
     def add_recipients() -> Response:
         """The form again, with the recipients of a CSV file added to those in it."""
-        draft, files = Draft.read(request.form), request.files.getlist("csv")
+        draft = Draft.read(request.form)
         try:
-            added = [each for file in files if file for each in from_csv(file.read())]
-        except NoAddresses as error:
-            return form(draft, HTTPStatus.UNPROCESSABLE_ENTITY, {"csv": [str(error)]})
-        together = parse(draft.recipients) + added
-        listed = "\n".join(map(str, together))
-        return form(replace(draft, recipients="\n".join(map(str, parse(listed)))))
+            session.let_in()
+        except (session.SignedOut, CSRFError) as reason:
+            return not_let_in(draft, reason, "choose the file again")
+        return with_files(draft, _files())
 
     @console.post("/send/preview")
     def preview() -> Response:
         """What a reader would see, for the frame beside the form."""
         draft = Draft.read(request.form)
+        try:
+            session.let_in()
+        except (session.SignedOut, CSRFError) as reason:
+            return pages.mail(_as_html(_NO_PREVIEW), _refused(reason))
         return pages.mail(draft.html or _as_html(draft.plain))
 
     def check_sender(submission: Submission) -> None:
@@ -116,6 +121,7 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
         status: HTTPStatus = HTTPStatus.OK,
         errors: _Errors | None = None,
         notice: str | Markup | None = None,
+        tone: str = "bad",
     ) -> Response:
         recipients = parse(draft.recipients)
         return pages.page(
@@ -123,21 +129,78 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
             status,
             draft=draft,
             count=len(recipients),
+            most=MAX_DESTINATIONS,
             errors=errors or {},
+            first_wrong=_first_wrong(errors or {}),
             bad_recipients=_bad(recipients, errors or {}),
             notice=notice,
+            tone=tone,
         )
 
-    def not_signed_in(draft: Draft, *, signed_out: bool) -> Response:
-        """Nothing that was typed is lost: the same form again, to be sent once somebody is in."""
-        notice = escape("This page was opened before you last signed in. Press Send again.")
-        if signed_out:
+    def with_files(
+        draft: Draft, files: Sequence[FileStorage], *, ask_again: bool = False
+    ) -> Response:
+        """The form with the files' recipients added; nothing is sent to who was not seen in it."""
+        try:
+            added = [each for file in files for each in from_csv(file.read())]
+        except BadFile as error:
+            return form(draft, HTTPStatus.UNPROCESSABLE_ENTITY, {"csv": [str(error)]})
+        before = parse(draft.recipients)
+        together = parse("\n".join(map(str, [*before, *added])))
+        notice = None
+        if ask_again:
+            new = len(together) - len(before)
+            notice = (
+                f"{new:,} recipient{'' if new == 1 else 's'} of the file"
+                f" {'was' if new == 1 else 'were'} added, and nothing was sent yet. Press Send again."
+            )
+        listed = "\n".join(map(str, together))
+        return form(replace(draft, recipients=listed), notice=notice, tone="good")
+
+    def not_let_in(draft: Draft, reason: Exception, then: str) -> Response:
+        """Nothing of what was typed is lost: the same form again, for once somebody is in."""
+        notice = escape(f"This page was opened before you last signed in: {then}.")
+        if isinstance(reason, session.SignedOut):
             notice = Markup(
                 'Your session has ended, and nothing was sent. <a href="{}" target="_blank">Sign in'
-                " in another tab</a>, then come back and press Send again."
-            ).format(url_for("console.sign_in"))
-        status = HTTPStatus.UNAUTHORIZED if signed_out else HTTPStatus.BAD_REQUEST
-        return form(draft, status, notice=notice)
+                " in another tab</a>, then come back and {}."
+            ).format(url_for("console.sign_in"), then)
+        return form(draft, _refused(reason), notice=notice)
+
+
+_NO_PREVIEW = (
+    "There is no preview: your session is over.\n\n"
+    "Press Send, which keeps what you typed and says how to go on, or sign in in another tab."
+)
+
+
+def _refused(reason: Exception) -> HTTPStatus:
+    signed_out = isinstance(reason, session.SignedOut)
+    return HTTPStatus.UNAUTHORIZED if signed_out else HTTPStatus.BAD_REQUEST
+
+
+def _files() -> list[FileStorage]:
+    """Those that were chosen; a browser sends a nameless one where none was."""
+    return [file for file in request.files.getlist("csv") if file]
+
+
+_FIELDS = (
+    "from",
+    "from.email",
+    "from.name",
+    "destinations",
+    "csv",
+    "subject",
+    "plainContent",
+    "htmlContent",
+)
+"""As they follow each other in the form."""
+
+
+def _first_wrong(errors: _Errors) -> str | None:
+    """The field that its user has to look at first."""
+    wrong = {path if path in _FIELDS else path.split(".")[0] for path in errors}
+    return next((field for field in _FIELDS if field in wrong), None)
 
 
 def _bad(recipients: Sequence[Recipient], errors: _Errors) -> list[tuple[str, str]]:

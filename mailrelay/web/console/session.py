@@ -29,7 +29,7 @@ _STRANGERS_FORM = 1_000_000
 _FOR_STRANGERS = ("console.sign_in", "console.signed_in")
 """What who is not signed in may ask for."""
 
-_CHECKS_ITSELF = ("console.sent",)
+_CHECKS_ITSELF = ("console.sent", "console.add_recipients", "console.preview")
 """What calls `let_in` when it has read the form, so as to give it back."""
 
 _csrf = CSRFProtect()

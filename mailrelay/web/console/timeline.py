@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,30 +63,46 @@ def _attempts(email: Email) -> list[Step]:
 
 def _rounds(email: Email) -> Mapping[int, int]:
     """Which attempts begin a time through the chain that is not the first one, and which time it
-    is: since a person had the email sent again, if anybody has."""
-    rounds: dict[int, int] = {}
-    number, last_place, restarted = 0, len(email.chain), False
+    is: since a person had the email sent again, if anybody has.
+
+    Where nobody was asked the round has not begun; the schedule runs on meanwhile, so that the last
+    one may have a higher number than there were rounds.
+    """
+    times: list[list[int]] = []
+    last_place = len(email.chain)
     for index, attempt in enumerate(email.attempts):
         place = email.chain.index(attempt.provider)
-        if not restarted and email.restarted_at and attempt.started_at >= email.restarted_at:
-            number, last_place, restarted = 0, len(email.chain), True
         if place <= last_place:
-            number += 1
-            if number > 1:
-                rounds[index] = number
+            times.append([])
+        times[-1].append(index)
         last_place = place
+    rounds: dict[int, int] = {}
+    number, restarted = 0, False
+    for indices in times:
+        attempts = [email.attempts[index] for index in indices]
+        if not restarted and email.restarted_at and attempts[0].started_at >= email.restarted_at:
+            number, restarted = 0, True
+        if all(attempt.passed_over for attempt in attempts):
+            continue
+        number += 1
+        if indices is times[-1]:
+            number = max(number, email.cycle + (email.status is not Status.DEFERRED))
+        if number > 1:
+            rounds[indices[0]] = number
     return rounds
 
 
 def _attempt(attempt: Attempt, number: int | None) -> Step:
-    title, tone = _SAID[attempt.outcome]
+    (title, tone), detail = _SAID[attempt.outcome], attempt.reason
     if attempt.passed_over:
         title, tone = "{} was not asked", "warn"
+        # Until when was a guess of that moment, and is over or stands in the overview.
+        detail = re.sub(r"^left alone until \S+Z: ", "Left alone, since its answer was ", detail)
     return Step(
         title.format(attempt.provider),
         attempt.started_at,
         tone,
-        detail=attempt.reason,
+        detail=detail,
         attempt=attempt,
         round=number,
     )
