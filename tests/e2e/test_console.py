@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from tests.e2e.conftest import MakeStack
 from tests.support.chromium import chromium
 from tests.support.sandbox import Sandbox
-from tests.support.stack import KEY, Stack
+from tests.support.stack import KEY, Stack, processes_of_the_api
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, StorageState
@@ -29,7 +29,11 @@ DESK, PHONE = 1280, 360
 def running(make_shared_stack: MakeStack, _sandbox: Sandbox) -> Stack:
     """A relay whose console knows the sandbox; nothing here waits for a sweep."""
     _sandbox.reset()
-    stack = make_shared_stack(MAILRELAY_SANDBOX_URL=_sandbox.url, MAILRELAY_DUPLICATES="avoid")
+    stack = make_shared_stack(
+        MAILRELAY_SANDBOX_URL=_sandbox.url,
+        MAILRELAY_DUPLICATES="avoid",
+        **processes_of_the_api(2),  # which share the secret of sessions
+    )
     with ThreadPoolExecutor() as pool:
         list(pool.map(stack.start, ("web", "worker")))
     return stack

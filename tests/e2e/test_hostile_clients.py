@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import MakeStack
 from tests.support.processes import free_port
-from tests.support.stack import KEY, Stack
+from tests.support.stack import KEY, Stack, processes_of_the_api
 
 MAX_BODY = 25_000_000
 WITH_KEY = f"Authorization: Bearer {KEY}"
@@ -103,7 +103,7 @@ def test_heads_that_are_none(client: socket.socket, web: Stack, headers: list[st
 
 def test_a_client_that_runs_wild(make_stack: MakeStack) -> None:
     """Each of two processes lets it in as often as the limit says, also while AWS is away."""
-    stack = make_stack(MAILRELAY_REQUEST_LIMIT="3/h")
+    stack = make_stack(MAILRELAY_REQUEST_LIMIT="3/h", **processes_of_the_api(2))
     stack.start("web", AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}")
     responses = [stack.call("GET", "/emails/01ARZ3NDEKTSV4RRFFQ69G5FAV") for _ in range(12)]
     statuses = [response.status for response in responses]

@@ -21,7 +21,7 @@ from mailrelay.table import Table
 from tests.e2e.conftest import MakeStack
 from tests.support.processes import Process, free_port, wait_for
 from tests.support.sandbox import Sandbox
-from tests.support.stack import KEY, Stack
+from tests.support.stack import KEY, Stack, processes_of_the_api
 
 Labels = frozenset[tuple[str, str]]
 
@@ -54,7 +54,7 @@ def worker_url(stack: Stack) -> str:
 def relay(make_shared_stack: MakeStack, _sandbox: Sandbox) -> Stack:
     """Web and worker, which have sent three emails, one of them by the second provider."""
     _sandbox.reset()
-    stack = make_shared_stack()
+    stack = make_shared_stack(**processes_of_the_api(2))
     stack.start("web")
     stack.start("worker")
     batches = [

@@ -91,7 +91,7 @@ def test_a_large_batch_whose_web_process_is_killed_is_sent_whole_or_not_at_all(
 ) -> None:
     """Its client got no 202 and will send again: completing it would write to all twice."""
     stack = make_stack()
-    web = stack.start("web", WEB_CONCURRENCY="1")
+    web = stack.start("web")
     stack.start("worker")
     stack.start("beat")
     answers: list[int] = []
