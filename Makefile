@@ -23,7 +23,7 @@ else
 	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 endif
 
-bench: $(INSTALLED) ## measure mailrelay beside stock Celery on this machine, some 15 minutes, and print a table; a part: make bench ARGS="accept idle"
+bench: $(INSTALLED) ## measure mailrelay beside stock Celery on this machine, some 20 minutes, and print a table; a part: make bench ARGS="accept idle"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(INSTALLED) ## cause faults in a real relay for 30 minutes and see that nothing is lost; less: make chaos ARGS="--minutes 5"

@@ -40,7 +40,7 @@ TABLE: Mapping[str, Callable[[Bench], Result]] = {
     "workers": workers.measure,
     "fairness": fairness.measure,
 }
-"""What is measured unless something is named, in some fifteen minutes."""
+"""What is measured unless something is named, in some twenty minutes."""
 
 OTHERS: Mapping[str, Callable[[Bench], Result]] = {
     "capacity": capacity.measure,

@@ -60,6 +60,7 @@ def is_described(app: Flask, response: TestResponse) -> None:
     operation = _operation(app, response)
     if operation is None or response.status_code == 405:  # another method, of no operation
         return
+    assert response.status_code != 500  # It is described, and no test of a route shall see it.
     status = str(response.status_code)
     described = operation["responses"].get(status)
     assert described, f"{operation['operationId']} answers {status}, which is not described"

@@ -73,6 +73,7 @@ _WHEN = {
     415: "The body's type is not JSON.",
     422: "Fields, query or headers are wrong.",
     429: "Too many requests with this API key.",
+    500: "A defect of the relay's. Nobody knows what came of the request.",
     503: "DynamoDB cannot be reached, or S3 for large contents; of `/readyz`, DynamoDB or SQS.",
 }
 
@@ -89,6 +90,7 @@ _OF_A_KEY: dict[int, dict[str, Shown]] = {
         "unknown": "This API key is not known.",
     },
     429: {"often": "Too many requests with this API key."},
+    500: {"unforeseen": "Something is wrong here, not with you."},
     503: {"store": "The store cannot be reached."},
 }
 """The problems of every route that takes an API key."""
