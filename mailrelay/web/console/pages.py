@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from mailrelay import clock, delivery
 from mailrelay.store import IndexMissing, StoreUnavailable
-from mailrelay.web.console import times
+from mailrelay.web.console import timeline, times
 from mailrelay.web.problems import Problem, problem
 
 log = structlog.get_logger(__name__)
@@ -65,6 +65,7 @@ def register(app: Flask, console: Blueprint, flower_url: str | None) -> None:
             "ago_rfc": lambda written: _ago(times.parsed(written)),
             "acceptance": delivery.acceptance,
             "last_error": delivery.last_error,
+            "reason": timeline.reason,
             "retries": delivery.retries,
             "key_name": g.get("key_name"),
             "console_has": lambda name: f"console.{name}" in app.view_functions,

@@ -93,19 +93,26 @@ def _rounds(email: Email) -> Mapping[int, int]:
 
 
 def _attempt(attempt: Attempt, number: int | None) -> Step:
-    (title, tone), detail = _SAID[attempt.outcome], attempt.reason
+    title, tone = _SAID[attempt.outcome]
     if attempt.passed_over:
         title, tone = "{} was not asked", "warn"
-        # Until when was a guess of that moment, and is over or stands in the overview.
-        detail = re.sub(r"^left alone until \S+Z: ", "Left alone, since its answer was ", detail)
     return Step(
         title.format(attempt.provider),
         attempt.started_at,
         tone,
-        detail=detail,
+        detail=reason(attempt),
         attempt=attempt,
         round=number,
     )
+
+
+def reason(attempt: Attempt) -> str:
+    """Why an attempt ended as it did, for a page.
+
+    Until when a provider was left alone was a guess of that moment, and is over or stands in the
+    overview.
+    """
+    return re.sub(r"^left alone until \S+Z: ", "Left alone, since its answer was ", attempt.reason)
 
 
 def _next(email: Email, rounds: int) -> Step | None:
