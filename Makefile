@@ -70,6 +70,7 @@ clean: ## remove .venv and what tools leave behind; .data, the state of `make ru
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Made anew when what it was made from changes. Errors are shown in full, and nothing else.
+# Not compiled, which is a third of the time: Python compiles what it imports, when it first does.
 $(INSTALLED): requirements-dev.lock setup.cfg
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "mailrelay needs Python 3.11 or newer as $(PYTHON); choose one with: make PYTHON=python3.12 ..." >&2; \
@@ -79,6 +80,6 @@ $(INSTALLED): requirements-dev.lock setup.cfg
 		exit 1; }
 	@echo "Installing into .venv, which takes a minute or some the first time ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
