@@ -135,12 +135,13 @@ def test_a_worker_counts_what_sqs_gave_it(relay: Stack) -> None:
     polls = scrape.value("queue_polls_total", result="messages", **deliver)
     assert polls is not None
     assert 1 <= polls <= 4
-    # A claim and an outcome for each, some of which shared a request.
+    # A claim and an outcome for each, some of which shared a request; and the overview's counts, two
+    # each few seconds.
     changes = [
         scrape.value("aws_requests_total", service="dynamodb", operation=operation) or 0
         for operation in ("UpdateItem", "BatchExecuteStatement")
     ]
-    assert 2 <= sum(changes) <= 8
+    assert sum(changes) >= 2
 
 
 def test_sweeps_are_counted(relay: Stack) -> None:
