@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from ulid import ULID
@@ -54,6 +56,12 @@ class IdempotencyKey:
     key: str
     fingerprint: str
     """Equal for equal bodies."""
+
+    @classmethod
+    def of(cls, key: str, body: Mapping[str, Any]) -> IdempotencyKey:
+        """A key that was sent with `body`, whose fields may come in any order."""
+        canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+        return cls(key, hashlib.sha256(canonical.encode()).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)

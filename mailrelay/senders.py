@@ -23,3 +23,10 @@ def allow(allowed: Collection[str], address: str) -> bool:
     All are in their normal form.
     """
     return address in allowed or f"@{address.rpartition('@')[2]}" in allowed
+
+
+def refusal(allowed: Collection[str] | None, address: str) -> str | None:
+    """Why a key may not send as `address`, for its client; None where it may, as without a list."""
+    if allowed is None or allow(allowed, address):
+        return None
+    return f"This API key may send from {', '.join(sorted(allowed))} only."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -56,9 +55,8 @@ def blueprint(
         idempotency_key = _idempotency_key(body)
         submission = _load(schema, body)
         allowed = allowed_senders.get(key_name)
-        if allowed is not None and not senders.allow(allowed, submission.sender.email):
-            said = f"This API key may send from {', '.join(sorted(allowed))} only."
-            raise _unprocessable({"from.email": [said]})
+        if refusal := senders.refusal(allowed, submission.sender.email):
+            raise _unprocessable({"from.email": [refusal]})
         accepted = relay.accept(submission, key_name, idempotency_key, requests.current_id())
         answer = jsonify(representations.accepted(accepted))
         answer.status_code = HTTPStatus.ACCEPTED
@@ -181,8 +179,7 @@ def _idempotency_key(body: dict[str, Any]) -> IdempotencyKey | None:
     if key is None:
         return None
     _load(_IDEMPOTENCY, {"Idempotency-Key": key})
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return IdempotencyKey(key, hashlib.sha256(canonical.encode()).hexdigest())
+    return IdempotencyKey.of(key, body)
 
 
 def _unprocessable(errors: dict[str, list[str]]) -> Problem:

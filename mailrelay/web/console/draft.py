@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -62,10 +60,7 @@ class Draft:
         )
 
     def idempotency_key(self, body: Mapping[str, Any]) -> IdempotencyKey:
-        canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
-        return IdempotencyKey(
-            f"console-{self.key}", hashlib.sha256(canonical.encode()).hexdigest()
-        )
+        return IdempotencyKey.of(f"console-{self.key}", body)
 
 
 EXAMPLE = Draft(

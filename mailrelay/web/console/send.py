@@ -112,9 +112,8 @@ def register(console: Blueprint, relay: Relay, settings: Settings) -> None:
     def check_sender(submission: Submission) -> None:
         """As for the API: a key may send as whom its list says."""
         allowed = settings.senders.get(session.key_name())
-        if allowed is not None and not senders.allow(allowed, submission.sender.email):
-            said = f"This API key may send from {', '.join(sorted(allowed))} only."
-            raise ValidationError({"from": {"email": [said]}})
+        if refusal := senders.refusal(allowed, submission.sender.email):
+            raise ValidationError({"from": {"email": [refusal]}})
 
     def form(
         draft: Draft,
